@@ -1,0 +1,30 @@
+"""The errors of the protocol, in one family.
+
+::
+
+    ProtocolError
+    ├── TopicError      a topic outside the grammar
+    ├── MessageError    bytes that are no message of ours
+    ├── ManifestError   an artifact manifest that cannot be used
+    └── PolicyError     a policy that does not parse or does not type-check
+"""
+
+
+class ProtocolError(ValueError):
+    """Something received does not follow the protocol; the message says what to do about it."""
+
+
+class TopicError(ProtocolError):
+    """A topic that is not in the grammar of :mod:`fleet_protocol.topics`."""
+
+
+class MessageError(ProtocolError):
+    """Bytes that are not a message of this protocol version, or one beyond its limits."""
+
+
+class ManifestError(ProtocolError):
+    """A manifest that does not parse, contradicts itself, or names what is not there."""
+
+
+class PolicyError(ProtocolError):
+    """A policy that does not parse, or whose rules do not type-check against the model."""
