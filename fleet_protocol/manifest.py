@@ -105,7 +105,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     period is ``length`` samples.
     """
 
-    metric: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    metric: Identifier
     kind: FeatureKind
     length: Annotated[int, msgspec.Meta(ge=1, le=65536)]
     center: float = 0.0
@@ -197,7 +197,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for entry in self.files:
             if entry.name == name:
                 return entry
-        raise ManifestError(_("{model}: no file {name!r} in the list of files").format(model=self.name, name=name))
+        raise ManifestError(
+            _("{model}: no file {name!r} in the list of files").format(model=self.name, name=name)
+        )
 
     def variant(self, runtime: Runtime) -> ModelFile | None:
         """The first variant that ``runtime`` can run, or none."""
@@ -220,7 +222,9 @@ def parse(content: bytes) -> Manifest:
         ManifestError: with what is wrong and where.
     """
     if len(content) > MAX_MANIFEST:
-        raise ManifestError(_("manifest of {size} bytes; at most {limit}").format(size=len(content), limit=MAX_MANIFEST))
+        raise ManifestError(
+            _("manifest of {size} bytes; at most {limit}").format(size=len(content), limit=MAX_MANIFEST)
+        )
     try:
         manifest = _DECODER.decode(content)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -243,9 +247,10 @@ def verify_file(entry: File, content: bytes) -> None:
     """
     if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
         raise ManifestError(
-            _("{name} is not the file that the manifest names (length or SHA-256 differs); fetch the model again").format(
-                name=entry.name
-            )
+            _(
+                "{name} is not the file that the manifest names (length or SHA-256 differs); "
+                "fetch the model again"
+            ).format(name=entry.name)
         )
 
 
@@ -257,10 +262,18 @@ def _contradictions(manifest: Manifest) -> list[str]:
     for variant in manifest.variants:
         named |= {variant.file} | ({variant.weights} if variant.weights else set())
         problems += _tensor_problems(variant, given)
-    problems += [_("file {name!r} is named but not listed").format(name=name) for name in sorted(named - known)]
-    problems += [_feature_problem(each) for each in manifest.features if each.scale <= 0 or not math.isfinite(each.scale)]
+    problems += [
+        _("file {name!r} is named but not listed").format(name=name) for name in sorted(named - known)
+    ]
+    problems += [
+        _feature_problem(each)
+        for each in manifest.features
+        if each.scale <= 0 or not math.isfinite(each.scale)
+    ]
     if manifest.output.alarm_label not in manifest.output.labels:
-        problems.append(_("alarm label {label!r} is not among the labels").format(label=manifest.output.alarm_label))
+        problems.append(
+            _("alarm label {label!r} is not among the labels").format(label=manifest.output.alarm_label)
+        )
     return problems
 
 

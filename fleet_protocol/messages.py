@@ -15,7 +15,7 @@ bounded by :data:`MAX_PAYLOAD`.
 
 import math
 from enum import IntEnum, StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -277,26 +277,33 @@ class Format(StrEnum):
     JSON = "application/vnd.argan+json"
 
 
-_TYPES: Final[dict[Channel, object]] = {
+_Decoder = msgspec.msgpack.Decoder[Any] | msgspec.json.Decoder[Any]
+
+_TYPES: Final[dict[Channel, Any]] = {
     Channel.TELEMETRY: Telemetry | Gap,
     Channel.EVENT: Events | Gap,
     Channel.STATUS: Status,
     Channel.REPORTED: Reported,
     Channel.ACK: Ack,
 }
-_MSGPACK_DECODERS: Final = {
-    channel: msgspec.msgpack.Decoder(kind) for channel, kind in _TYPES.items()
+_DECODERS: Final[dict[Format, dict[Channel, _Decoder]]] = {
+    Format.MSGPACK: {channel: msgspec.msgpack.Decoder(kind) for channel, kind in _TYPES.items()},
+    Format.JSON: {channel: msgspec.json.Decoder(kind) for channel, kind in _TYPES.items()},
 }
-_JSON_DECODERS: Final = {channel: msgspec.json.Decoder(kind) for channel, kind in _TYPES.items()}
-_MSGPACK_ENCODER: Final = msgspec.msgpack.Encoder()
-_JSON_ENCODER: Final = msgspec.json.Encoder()
+_ENCODERS: Final[dict[Format, msgspec.msgpack.Encoder | msgspec.json.Encoder]] = {
+    Format.MSGPACK: msgspec.msgpack.Encoder(),
+    Format.JSON: msgspec.json.Encoder(),
+}
+_UNTYPED: Final[dict[Format, _Decoder]] = {
+    Format.MSGPACK: msgspec.msgpack.Decoder(),
+    Format.JSON: msgspec.json.Decoder(),
+}
 _SPOKEN_TAGS: Final = ("t1", "e1", "g1")
 
 
 def encode(message: Message, written_as: Format = Format.MSGPACK) -> bytes:
     """The bytes of ``message``."""
-    encoder = _MSGPACK_ENCODER if written_as is Format.MSGPACK else _JSON_ENCODER
-    return encoder.encode(message)
+    return _ENCODERS[written_as].encode(message)
 
 
 def decode(channel: Channel, payload: bytes, content_type: str | None = None) -> Message:
@@ -311,53 +318,42 @@ def decode(channel: Channel, payload: bytes, content_type: str | None = None) ->
                 size=len(payload), limit=MAX_PAYLOAD
             )
         )
-    decoder = _decoder(channel, content_type)
+    written_as = _format(content_type)
+    decoder = _DECODERS[written_as].get(channel)
+    if decoder is None:
+        raise MessageError(_("nothing is spoken on {channel} yet").format(channel=channel.value))
     try:
         message: Message = decoder.decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError) as error:
-        raise MessageError(_explain(channel, decoder, payload, error)) from None
+        raise MessageError(_explain(channel, written_as, payload, error)) from None
     _check(message)
     return message
 
 
-def _decoder(
-    channel: Channel, content_type: str | None
-) -> "msgspec.msgpack.Decoder | msgspec.json.Decoder":
+def _format(content_type: str | None) -> Format:
     try:
-        written_as = Format(content_type) if content_type else Format.MSGPACK
+        return Format(content_type) if content_type else Format.MSGPACK
     except ValueError:
         raise MessageError(
             _("content type {given!r} is not spoken; use {known}").format(
                 given=str(content_type)[:80], known=" / ".join(Format)
             )
         ) from None
-    table = _MSGPACK_DECODERS if written_as is Format.MSGPACK else _JSON_DECODERS
-    if channel not in table:
-        raise MessageError(_("nothing is spoken on {channel} yet").format(channel=channel.value))
-    return table[channel]
 
 
-def _explain(
-    channel: Channel,
-    decoder: "msgspec.msgpack.Decoder | msgspec.json.Decoder",
-    payload: bytes,
-    error: Exception,
-) -> str:
-    tag = _tag_of(decoder, payload)
+def _explain(channel: Channel, written_as: Format, payload: bytes, error: Exception) -> str:
+    tag = _tag_of(written_as, payload)
     if tag is not None and tag not in _SPOKEN_TAGS:
-        return _(
-            "message version {tag!r} on {channel} is not known here; update the older side"
-        ).format(tag=tag[:16], channel=channel.value)
+        return _("message version {tag!r} on {channel} is not known here; update the older side").format(
+            tag=tag[:16], channel=channel.value
+        )
     return _("no {channel} message: {reason}").format(channel=channel.value, reason=str(error)[:200])
 
 
-def _tag_of(
-    decoder: "msgspec.msgpack.Decoder | msgspec.json.Decoder", payload: bytes
-) -> str | None:
-    read = msgspec.msgpack.decode if isinstance(decoder, msgspec.msgpack.Decoder) else msgspec.json.decode
+def _tag_of(written_as: Format, payload: bytes) -> str | None:
     try:
-        fields = read(payload)
-    except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
+        fields = _UNTYPED[written_as].decode(payload)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError):
         return None
     first = fields[0] if isinstance(fields, list) and fields else None
     return first if isinstance(first, str) else None

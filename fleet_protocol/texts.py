@@ -19,3 +19,8 @@ def use(translations: gettext.NullTranslations) -> None:
 def _(message: str) -> str:
     """The text for ``message`` in the language in use; ``message`` itself where none is known."""
     return _translations.gettext(message)
+
+
+def mark(message: str) -> str:
+    """``message`` unchanged: marks a constant for the catalog, to be looked up where it is shown."""
+    return message

@@ -76,9 +76,7 @@ def topic(device: str, channel: Channel) -> str:
     """
     if not is_device_id(device):
         raise TopicError(
-            _("{device!r} is no device id; use 1 to 63 of a-z, 0-9 and '-'").format(
-                device=device[:80]
-            )
+            _("{device!r} is no device id; use 1 to 63 of a-z, 0-9 and '-'").format(device=device[:80])
         )
     return f"{ROOT}/{device}/{channel.value}"
 
@@ -105,6 +103,4 @@ def every_device(channel: Channel) -> str:
 
 def device_access() -> tuple[tuple[str, str], ...]:
     """What a device may do, as (``write`` or ``read``, pattern) with ``%u`` for its own name."""
-    return tuple(
-        ("write" if channel.is_up else "read", f"{ROOT}/%u/{channel.value}") for channel in Channel
-    )
+    return tuple(("write" if channel.is_up else "read", f"{ROOT}/%u/{channel.value}") for channel in Channel)

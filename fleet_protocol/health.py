@@ -1,0 +1,223 @@
+"""The health catalog: every code that a device or the server can raise, with the words for it.
+
+One code means one thing everywhere: console, command line, API, metrics and log read the same
+entry. ``depends_on`` names the codes that, where raised, explain this one.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from fleet_protocol.messages import Severity
+from fleet_protocol.texts import _, mark
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCode:
+    """One entry of the catalog; the texts are English and looked up when read."""
+
+    code: str
+    severity: Severity
+    _title: str
+    _meaning: str
+    _next_step: str
+    depends_on: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return _(self._title)
+
+    @property
+    def meaning(self) -> str:
+        """What it means for the work."""
+        return _(self._meaning)
+
+    @property
+    def next_step(self) -> str:
+        """What to do next."""
+        return _(self._next_step)
+
+
+_CODES: Final = (
+    HealthCode(
+        "clock.untrusted",
+        Severity.WARNING,
+        mark("Clock not trusted"),
+        mark(
+            "The wall clock is before the software was built or far ahead of it; readings are dated "
+            "by the server."
+        ),
+        mark("Check the time service or the board's clock battery."),
+    ),
+    HealthCode(
+        "sensor.timeout",
+        Severity.WARNING,
+        mark("Sensor does not answer"),
+        mark("No answer within the time-out; its readings are reported as bad, without a value."),
+        mark("Check power, cable, address and port of the sensor; then read it on site."),
+    ),
+    HealthCode(
+        "sensor.refused",
+        Severity.WARNING,
+        mark("Sensor refuses the request"),
+        mark(
+            "The sensor answers with an exception: wrong register, function or unit, or a fault of its own."
+        ),
+        mark("Compare register addresses and types in the agent's configuration with the sensor's manual."),
+    ),
+    HealthCode(
+        "sensor.ended",
+        Severity.INFO,
+        mark("Recording has ended"),
+        mark("A replayed recording has no more samples."),
+        mark("Nothing, or set 'repeat' in the sensor's configuration."),
+    ),
+    HealthCode(
+        "model.missing_runtime",
+        Severity.CRITICAL,
+        mark("Model has no runtime here"),
+        mark(
+            "None of the runtimes that the model allows can be imported; readings still flow, answers do not."
+        ),
+        mark("Install an extra of the agent that the model allows, for example 'argan[litert]'."),
+    ),
+    HealthCode(
+        "model.refused",
+        Severity.CRITICAL,
+        mark("Model refused"),
+        mark(
+            "The model's files are missing, changed or contradictory, or its golden inputs fail on "
+            "this board."
+        ),
+        mark("Read the detail; deliver the model again or give this board another one."),
+    ),
+    HealthCode(
+        "model.crashed",
+        Severity.WARNING,
+        mark("Model worker crashed"),
+        mark(
+            "The process that runs the model died and was started again; windows in between have no answer."
+        ),
+        mark("If it repeats, give the board another runtime for this model and send a support bundle."),
+    ),
+    HealthCode(
+        "policy.refused",
+        Severity.CRITICAL,
+        mark("Policy refused"),
+        mark("The policy does not parse or does not fit its model; answers are reported, no rule acts."),
+        mark("Read the detail; correct and publish the policy again."),
+    ),
+    HealthCode(
+        "policy.rule_failed",
+        Severity.WARNING,
+        mark("Rule cannot be evaluated"),
+        mark("A rule met a value that it cannot compute with; it did not act."),
+        mark("Guard the rule against that value (see detail) and publish the policy again."),
+    ),
+    HealthCode(
+        "spool.dropping",
+        Severity.CRITICAL,
+        mark("Readings are being dropped"),
+        mark(
+            "The store for unsent data is at its quota; the oldest readings make room and are told as a gap."
+        ),
+        mark("Restore the link, or raise the spool's quota."),
+        depends_on=("link.down", "link.refused"),
+    ),
+    HealthCode(
+        "spool.disk_full",
+        Severity.CRITICAL,
+        mark("Disk is full"),
+        mark("New readings cannot be stored; they are counted and told as a gap when there is room."),
+        mark("Free space on the device's data partition."),
+    ),
+    HealthCode(
+        "spool.quarantined",
+        Severity.CRITICAL,
+        mark("Store was corrupt"),
+        mark(
+            "The store for unsent data could not be read; it was set aside and a new one begun. "
+            "Unsent data is in the file set aside."
+        ),
+        mark("Keep the file '*.quarantined-*' for support; check the storage medium."),
+    ),
+    HealthCode(
+        "link.down",
+        Severity.WARNING,
+        mark("No link to the broker"),
+        mark("The broker cannot be reached; the device goes on and keeps its data."),
+        mark("Check the uplink, the broker's address and the firewall."),
+    ),
+    HealthCode(
+        "link.refused",
+        Severity.CRITICAL,
+        mark("Broker refuses this device"),
+        mark(
+            "The broker or its certificate check said no: expired, revoked or foreign certificate, "
+            "or another client with this name."
+        ),
+        mark("Check the device's certificate and clock; enroll the device again if it was revoked."),
+    ),
+    HealthCode(
+        "link.unacknowledged",
+        Severity.WARNING,
+        mark("Server does not acknowledge"),
+        mark(
+            "The broker takes the data but the server does not confirm that it is stored; the device "
+            "keeps it and sends again."
+        ),
+        mark("Look at the server's ingest and database."),
+    ),
+    HealthCode(
+        "broker.dropping",
+        Severity.CRITICAL,
+        mark("Broker drops messages"),
+        mark("The broker's own queue limit was reached. Devices send again what was not acknowledged."),
+        mark("Look for a stopped ingest; raise max_queued_messages or add capacity."),
+        depends_on=("ingest.down",),
+    ),
+    HealthCode(
+        "broker.down",
+        Severity.CRITICAL,
+        mark("Broker is down"),
+        mark("The server cannot reach its broker; devices keep their data until it is back."),
+        mark("Look at the broker's log in the server's data folder."),
+    ),
+    HealthCode(
+        "ingest.down",
+        Severity.CRITICAL,
+        mark("Ingest is down"),
+        mark("The process that stores telemetry is not running; devices keep their data until it is back."),
+        mark("Look at the server's log; it is started again by itself."),
+    ),
+    HealthCode(
+        "database.down",
+        Severity.CRITICAL,
+        mark("Database cannot be written"),
+        mark("Telemetry is not being stored and not acknowledged; devices keep it."),
+        mark("Check the database's disk and log."),
+    ),
+    HealthCode(
+        "message.refused",
+        Severity.WARNING,
+        mark("Messages refused"),
+        mark(
+            "A device sends what is no message of this version, or what it may not send; it was "
+            "counted and set aside."
+        ),
+        mark(
+            "Compare the device's agent version with the server's; look for a foreign client with "
+            "its certificate."
+        ),
+    ),
+    HealthCode(
+        "device.silent",
+        Severity.WARNING,
+        mark("Device is silent"),
+        mark("The device's connection is gone and nothing has been heard for longer than it should take."),
+        mark("Check power and coverage at the site."),
+    ),
+)
+
+CATALOG: Final = {entry.code: entry for entry in _CODES}
+"""Every known code."""

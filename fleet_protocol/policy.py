@@ -1,0 +1,184 @@
+"""The policy document: what to do with a model's answers, as CEL rules.
+
+A policy is TOML. Each rule is a CEL expression over the model's answers (``label``, ``score``,
+``confidence``) and the latest value of each metric that the model reads (``reading.pressure``)::
+
+    format = 1
+    name = "leak"
+    version = "1"
+    release = 1
+    model = "pressure_leak"
+
+    [[rules]]
+    name = "leak"
+    when = "label == 'leak' && score > 0.9"
+    for_windows = 3
+    cooldown_s = 21600
+    outcome = "event"
+    severity = "warning"
+    text = "Likely leak near this gateway"
+
+Rules are type-checked against the model's declared answers when a policy is published and again
+when it is loaded. Evaluation is bounded by CEL's own iteration budget.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from cel_expr_python import cel
+
+from fleet_protocol.errors import PolicyError
+from fleet_protocol.manifest import CelType, Identifier, Manifest, Positive
+from fleet_protocol.messages import Line, Name
+from fleet_protocol.texts import _
+
+MAX_POLICY: Final = 64 * 1024
+"""Bytes of TOML."""
+
+Value = str | float | int | bool
+
+
+class Outcome(StrEnum):
+    """What a rule that holds brings about; the inference itself is always telemetry."""
+
+    EVENT = "event"
+    UNCERTAIN = "uncertain"
+
+
+class Urgency(StrEnum):
+    """Severity of the event, by name as people write it."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One rule, and when it acts.
+
+    It acts once ``when`` has held for ``for_windows`` windows in a row, and then not again for
+    ``cooldown_s`` seconds of the device's monotonic clock.
+    """
+
+    name: Identifier
+    when: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+    outcome: Outcome
+    severity: Urgency = Urgency.WARNING
+    text: Line = ""
+    for_windows: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    cooldown_s: Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)] = 0.0
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A policy document for the answers of one model."""
+
+    format: Annotated[int, msgspec.Meta(ge=1, le=1)]
+    name: Identifier
+    version: Name
+    release: Positive
+    model: Identifier
+    rules: Annotated[tuple[Rule, ...], msgspec.Meta(min_length=1, max_length=100)]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A rule with its compiled, type-checked expression."""
+
+    rule: Rule
+    expression: cel.Expression
+
+
+class CompiledPolicy:
+    """A policy whose rules are compiled for one model."""
+
+    def __init__(self, policy: Policy, manifest: Manifest) -> None:
+        """Compile every rule.
+
+        Raises:
+            PolicyError: another model's policy, or a rule that does not type-check to a boolean.
+        """
+        if policy.model != manifest.name:
+            raise PolicyError(
+                _("policy {policy} is for model {wanted}, not for {given}").format(
+                    policy=policy.name, wanted=policy.model, given=manifest.name
+                )
+            )
+        self.policy: Final = policy
+        self._environment: Final = cel.NewEnv(variables=_variables(manifest))
+        self._rules: Final = tuple(
+            Checked(rule, _compile(self._environment, policy, rule)) for rule in policy.rules
+        )
+
+    def evaluate(self, answers: Mapping[str, Value]) -> list[tuple[Rule, bool | str]]:
+        """Every rule with whether it holds; a text instead where it could not be evaluated.
+
+        ``answers`` maps ``label``, ``score``, … and ``reading.<metric>`` to their values.
+        """
+        activation = self._environment.Activation(answers)
+        results: list[tuple[Rule, bool | str]] = []
+        for checked in self._rules:
+            value = _value(checked.expression, activation)
+            results.append((checked.rule, value if isinstance(value, bool) else str(value)[:160]))
+        return results
+
+
+def parse(content: bytes) -> Policy:
+    """The policy that ``content`` (TOML in UTF-8) holds.
+
+    Raises:
+        PolicyError: with what is wrong and where.
+    """
+    if len(content) > MAX_POLICY:
+        raise PolicyError(
+            _("policy of {size} bytes; at most {limit}").format(size=len(content), limit=MAX_POLICY)
+        )
+    try:
+        policy = msgspec.convert(tomllib.loads(content.decode()), Policy)
+    except (ValueError, RecursionError) as error:
+        raise PolicyError(_("policy does not parse: {reason}").format(reason=error)) from None
+    names = [rule.name for rule in policy.rules]
+    if len(set(names)) < len(names):
+        raise PolicyError(_("policy {policy}: two rules share a name").format(policy=policy.name))
+    return policy
+
+
+_CEL_TYPES: Final = {
+    CelType.DOUBLE: cel.Type.DOUBLE,
+    CelType.STRING: cel.Type.STRING,
+    CelType.INT: cel.Type.INT,
+    CelType.BOOL: cel.Type.BOOL,
+}
+
+
+def _variables(manifest: Manifest) -> dict[str, cel.Type]:
+    answers = {name: _CEL_TYPES[kind] for name, kind in manifest.answers.items()}
+    return answers | {f"reading.{feature.metric}": cel.Type.DOUBLE for feature in manifest.features}
+
+
+def _compile(environment: cel.Env, policy: Policy, rule: Rule) -> cel.Expression:
+    try:
+        expression = environment.compile(rule.when)
+    except RuntimeError as error:
+        raise PolicyError(
+            _("policy {policy}, rule {rule}: {reason}").format(
+                policy=policy.name, rule=rule.name, reason=str(error)[:1000]
+            )
+        ) from None
+    if expression.return_type() != cel.Type.BOOL:
+        raise PolicyError(
+            _("policy {policy}, rule {rule}: the expression gives no true or false").format(
+                policy=policy.name, rule=rule.name
+            )
+        )
+    return expression
+
+
+def _value(expression: cel.Expression, activation: cel.Activation) -> object:
+    try:
+        return expression.eval(activation).value()
+    except RuntimeError as error:
+        return str(error)
