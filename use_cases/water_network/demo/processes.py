@@ -1,0 +1,101 @@
+"""Child processes of the demonstration: started, kept alive, killed and stopped by their own process id.
+
+A child runs in a session of its own, so that Ctrl-C reaches the demonstration alone, which then
+stops everything in order; and the kernel ends it should the demonstration itself be killed.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+STOP_WITHIN_S: Final = 10.0
+"""Seconds that a child has to stop by itself before it is killed."""
+
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One process with its log file."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.starts = 0
+        self._command = tuple(command)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self.alive and self._process else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it, appending what it says to its log."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread runs here when children start
+            )
+        self.starts += 1
+
+    def mend(self) -> bool:
+        """Start it again if it is dead, as a service manager would; whether it had to."""
+        if self.alive:
+            return False
+        self.start()
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no chance to tidy up."""
+        if self._process is not None and self.alive:
+            self._process.kill()
+            self._process.wait()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, without waiting."""
+        if self._process is not None and self.alive:
+            self._process.terminate()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for its whole session where that is not enough."""
+        self.ask_to_stop()
+        if self._process is None:
+            return
+        try:
+            self._process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def proportional_memory_mib(pid: int) -> float:
+    """Proportional set size (PSS) of a process and of its children, in MiB."""
+    total = _pss_kib(pid)
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        total += _pss_kib(int(child))
+    return total / 1024
+
+
+def _pss_kib(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
