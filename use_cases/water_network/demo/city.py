@@ -31,19 +31,21 @@ class City:
     """What runs: the server with its broker, the plant, and one agent a post."""
 
     folder: Path
+    plant_port: int
     server: Child
     plant: Child
     agents: dict[str, Child]
 
     @property
-    def served_file(self) -> Path:
-        """Where the plant writes how often each unit was read, when it is stopped."""
-        return self.folder / "served.json"
+    def started_ms(self) -> int:
+        """When the plant began to serve, in ms since 1970."""
+        started: dict[str, int] = json.loads((self.folder / "started.json").read_text())
+        return started["started_ms"]
 
-    def endpoints(self) -> dict[str, str]:
-        """Where the server answers."""
-        found: dict[str, str] = json.loads((self.folder / "server/endpoints.json").read_text())
-        return found
+    def served(self) -> dict[int, int]:
+        """How often each unit of the plant was read; known once the plant is stopped."""
+        counts: dict[str, int] = json.loads((self.folder / "served.json").read_text())
+        return {int(unit): count for unit, count in counts.items()}
 
     def mend(self) -> None:
         """Start dead agents again, as the service manager of a board would."""
@@ -71,15 +73,12 @@ def _city(folder: Path, seed: int) -> City:
     logs = folder / "logs"
     logs.mkdir(parents=True)
     python = (sys.executable, "-m")
-    server = Child("server", (*python, "fleet_server", "serve", "--data", str(folder / "server")), logs / "server.log")
-    port = _free_port()
-    (folder / "plant.port").write_text(str(port))
-    plant_command = (*python, "use_cases.water_network.demo.plant", "--port", str(port))
-    plant = Child(
-        "plant",
-        (*plant_command, "--seed", str(seed), "--served", str(folder / "served.json")),
-        logs / "plant.log",
+    server = Child(
+        "server", (*python, "fleet_server", "serve", "--data", str(folder / "server")), logs / "server.log"
     )
+    port = _free_port()
+    plant_command = (*python, "use_cases.water_network.demo.plant", "--port", str(port))
+    plant = Child("plant", (*plant_command, "--seed", str(seed), "--folder", str(folder)), logs / "plant.log")
     agents = {
         post.device: Child(
             post.device,
@@ -88,20 +87,19 @@ def _city(folder: Path, seed: int) -> City:
         )
         for post in plan.POSTS
     }
-    return City(folder, server, plant, agents)
+    return City(folder, port, server, plant, agents)
 
 
 def _start(city: City, say: Say) -> None:
     say("Starting the fleet server and its broker")
     city.server.start()
     _await(city.server, (city.folder / "server/endpoints.json").exists)
-    port = int((city.folder / "plant.port").read_text())
     for number, post in enumerate(plan.POSTS, 1):
         say(f"Enrolling {post.device} ({number} of {len(plan.POSTS)})")
-        _enroll(city, post, port)
+        _enroll(city, post)
     say("Computing the network's hydraulics and starting the Modbus plant")
     city.plant.start()
-    _await(city.plant, lambda: _accepts(port))
+    _await(city.plant, (city.folder / "started.json").exists)
     say("Starting twelve agents")
     for agent in city.agents.values():
         agent.start()
@@ -123,14 +121,6 @@ def _await(child: Child, ready: Callable[[], bool]) -> None:
         time.sleep(POLL_S)
 
 
-def _accepts(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1.0):
-            return True
-    except OSError:
-        return False
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -138,7 +128,7 @@ def _free_port() -> int:
         return port
 
 
-def _enroll(city: City, post: plan.Post, plant_port: int) -> None:
+def _enroll(city: City, post: plan.Post) -> None:
     """Make the device's key and certificate through the CLI, then add sensor and model."""
     folder = city.folder / post.device
     command = (sys.executable, "-m", "fleet_console", "device", "add", post.device, "--profile", "simulated")
@@ -150,9 +140,11 @@ def _enroll(city: City, post: plan.Post, plant_port: int) -> None:
         start_new_session=True,
     )
     if done.returncode != 0:
-        raise CityError(f"fleet device add {post.device} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise CityError(
+            f"fleet device add {post.device} failed: {done.stderr.strip() or done.stdout.strip()}"
+        )
     config = folder / "agent.toml"
-    config.write_text(_with_plant(config.read_text(), post, plant_port))
+    config.write_text(_with_plant(config.read_text(), post, city.plant_port))
 
 
 def _with_plant(skeleton: str, post: plan.Post, port: int) -> str:

@@ -45,7 +45,7 @@ class Post:
     @property
     def model(self) -> str:
         """Folder of the model that it runs."""
-        return "pressure_leak" if self.source is Source.NETWORK else "flow_record"
+        return "pressure_leak" if self.source is Source.NETWORK else "flow_day"
 
     @property
     def policy(self) -> str:

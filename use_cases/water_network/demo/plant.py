@@ -2,13 +2,12 @@
 
 Each gateway is one unit with a meter: pressure (m) and flow (L/s) as 32-bit floats, and a 32-bit
 counter of the readings that were served, which lets the demonstration account for every single one.
-When it is stopped it writes the counts to a file.
+It writes ``started.json`` when it begins to serve and ``served.json``, the counts, when it is stopped.
 """
 
 import argparse
 import asyncio
 import json
-import os
 import signal
 import struct
 import time
@@ -23,6 +22,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from use_cases.water_network import record, sites
 from use_cases.water_network.demo import plan
+from use_cases.water_network.network import STEP_S
 from use_cases.water_network.sensors import simulate
 
 REGISTERS: Final = 6
@@ -53,19 +53,24 @@ def network_series(seed: int) -> dict[str, Series]:
     last = len(frame.pressure) - 1
 
     def at(column: int, seconds: float) -> tuple[float, float]:
-        step = min(int(seconds / plan.STEP_S), last)
+        step = min(int(seconds / STEP_S), last)
         return float(frame.pressure[step, column]), float(frame.flow[step, column])
 
     return {site.name: partial(at, column) for column, site in enumerate(sites.GATEWAYS)}
 
 
 def record_series() -> Series:
-    """The real municipal record, hour by hour; it has no pressure."""
-    flows = record.load().flow
-    last = len(flows) - 1
+    """The real municipal record, hour by hour; over a gap the meter shows its last value. No pressure."""
+    pieces = record.runs()
+    first_s = pieces[0].start_s
+    hours: list[float] = []
+    for piece in pieces:
+        gap = (piece.start_s - first_s) // record.STEP_S - len(hours)
+        hours += hours[-1:] * gap + piece.flow.tolist()
+    last = len(hours) - 1
 
     def at(seconds: float) -> tuple[float, float]:
-        return 0.0, float(flows[min(int(seconds / 3600), last)])
+        return 0.0, hours[min(int(seconds / record.STEP_S), last)]
 
     return at
 
@@ -85,7 +90,7 @@ def meters(seed: int) -> dict[int, Meter]:
     }
 
 
-async def _answer(  # noqa: PLR0913, PLR0917 - the signature that pymodbus calls
+async def _answer(
     meter: Meter,
     _function_code: int,
     _start_address: int,
@@ -105,25 +110,27 @@ def _unit(unit: int, meter: Meter) -> SimDevice:
     return SimDevice(id=unit, simdata=[block], action=partial(_answer, meter))
 
 
-async def serve(port: int, seed: int, served: Path) -> None:
-    """Serve until SIGTERM or SIGINT, then write how often each unit was read to ``served``."""
+async def serve(port: int, seed: int, folder: Path) -> None:
+    """Serve until SIGTERM or SIGINT; say in ``folder`` when that began and how often each unit was read."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     units = await asyncio.to_thread(meters, seed)
+    started_ms = time.time_ns() // 1_000_000
     devices = [_unit(unit, meter) for unit, meter in units.items()]
     server = ModbusTcpServer(devices, address=("127.0.0.1", port))
     await server.serve_forever(background=True)
+    _write(folder / "started.json", {"started_ms": started_ms})
     await stopped.wait()
-    await server.shutdown()
-    _write(served, {str(unit): meter.served for unit, meter in units.items()})
+    await server.shutdown()  # type: ignore[no-untyped-call] # pymodbus types the rest
+    _write(folder / "served.json", {str(unit): meter.served for unit, meter in units.items()})
 
 
 def _write(path: Path, counts: dict[str, int]) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(counts))
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def main() -> None:
@@ -131,9 +138,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--served", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    asyncio.run(serve(options.port, options.seed, options.served))
+    asyncio.run(serve(options.port, options.seed, options.folder))
 
 
 if __name__ == "__main__":

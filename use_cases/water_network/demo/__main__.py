@@ -1,0 +1,150 @@
+"""``python -m use_cases.water_network.demo [--check]``: the whole city on this machine."""
+
+import argparse
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+
+from fleet_console.errors import ConsoleError
+from fleet_console.sources import connect
+from fleet_protocol.texts import _
+from use_cases.water_network.demo import check, plan, report, view
+from use_cases.water_network.demo.city import City, CityError, running_city
+from use_cases.water_network.demo.observe import Observer
+
+LOOK_EVERY_S: Final = 1.0
+SEED: Final = 2026
+
+Pressed = Callable[[str, float], bool]
+"""Whether a key is pressed within some seconds."""
+
+
+def main() -> int:
+    """Run the demonstration; exit code 0 if everything was as it should be."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo", description=_("A city's water network, watched by Argan.")
+    )
+    parser.add_argument("--check", action="store_true", help=_("no terminal: observe every journey and exit"))
+    parser.add_argument("--keep", type=Path, metavar="DIR", help=_("keep logs and databases in DIR"))
+    options = parser.parse_args()
+    console = Console(stderr=options.check)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _folder(options.keep) as folder:
+            return _check(folder, console) if options.check else _show(folder, console)
+    except KeyboardInterrupt:
+        console.print(_("Stopped; no process is left."))
+        return 130
+    except (CityError, check.CheckFailedError, ConsoleError, OSError) as error:
+        console.print(f"[bold red]{_('Failed')}:[/] {error}", highlight=False)
+        return 1
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """Where everything lives: a folder to keep, or one that is gone afterwards."""
+    if keep is not None:
+        keep.mkdir(parents=True)
+        yield keep.resolve()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="argan-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(folder: Path, console: Console) -> int:
+    def say(text: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False)
+
+    with running_city(folder, SEED, say) as city, connect(None, None, folder / "server") as server:
+        findings = check.run(city, Observer(server), city.started_ms, say)
+    wrong = check.failures(findings)
+    Console().print(report.tables(findings))
+    for line in wrong:
+        console.print(f"[bold red]{line}[/]")
+    return 1 if wrong else 0
+
+
+def _show(folder: Path, console: Console) -> int:
+    with console.status(_("Starting")) as status:
+
+        def say(text: str) -> None:
+            console.log(text)
+            status.update(text)
+
+        with running_city(folder, SEED, say) as city, connect(None, None, folder / "server") as server:
+            status.stop()
+            _watch(city, Observer(server), console)
+    return 0
+
+
+def _watch(city: City, observer: Observer, console: Console) -> None:
+    """Draw the city until the user quits."""
+    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+        while not pressed("q", LOOK_EVERY_S):
+            city.mend()
+            plant_s = (time.time() * 1000 - city.started_ms) / 1000 * plan.TIME_FACTOR
+            try:
+                live.update(view.city(observer.look(), plant_s, _note(plant_s)), refresh=True)
+            except ConsoleError as error:
+                live.update(str(error), refresh=True)
+
+
+def _note(plant_s: float) -> str:
+    days = plant_s / 86_400
+    if days < plan.WARM_UP_DAYS:
+        return _(
+            "The models gather history. On day {day} a leak of {size:.0f} L/s opens near {device}."
+        ).format(day=plan.WARM_UP_DAYS, size=plan.LEAK_SIZE_LS, device=plan.LEAK_GUARD)
+    if days < plan.LENGTH_DAYS:
+        return _("A leak of {size:.0f} L/s is open near {device}.").format(
+            size=plan.LEAK_SIZE_LS, device=plan.LEAK_GUARD
+        )
+    return _("The simulated days are over; the plant stands still.")
+
+
+@contextmanager
+def _keys() -> Iterator[Pressed]:
+    """Keys as they are pressed, without Enter; nothing is ever pressed where there is no terminal."""
+    if not sys.stdin.isatty():
+        yield _never
+        return
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield _pressed
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pressed(key: str, within_s: float) -> bool:
+    ready, _writable, _failed = select.select([sys.stdin], [], [], within_s)
+    return bool(ready) and sys.stdin.read(1) == key
+
+
+def _never(_key: str, within_s: float) -> bool:
+    time.sleep(within_s)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
