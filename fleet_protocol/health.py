@@ -169,6 +169,22 @@ _CODES: Final = (
         mark("Look at the server's ingest and database."),
     ),
     HealthCode(
+        "ack.refused",
+        Severity.WARNING,
+        mark("Acknowledgement refused"),
+        mark(
+            "The server acknowledged numbers that this device never gave out; nothing was deleted on its word."
+        ),
+        mark("Look for another device with the same identity; then look at the server's ingest."),
+    ),
+    HealthCode(
+        "agent.fault",
+        Severity.WARNING,
+        mark("A part of the agent failed"),
+        mark("A part of the agent failed in a way that it does not know; it is started again."),
+        mark("Send the agent's log with the trace that it holds."),
+    ),
+    HealthCode(
         "broker.dropping",
         Severity.CRITICAL,
         mark("Broker drops messages"),

@@ -101,8 +101,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     ``standard``: the last ``length`` samples, ``(x - center) / scale``.
     ``seasonal``: the last ``length`` samples less the mean at the same place in the ``cycles``
-    whole periods before them, over the spread of those periods, never less than ``scale``; one
-    period is ``length`` samples.
+    whole periods before them, over the spread of those periods (the root mean square of what they
+    differ from that mean), never less than ``scale``; one period is ``length`` samples.
     """
 
     metric: Identifier

@@ -1,0 +1,129 @@
+"""The command line of the agent.
+
+``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says what would keep it
+from running. Exit codes: 0 well, 1 a fault of the agent, 2 wrong usage, 3 configuration, 4 identity,
+5 model, 6 data folder in use.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edge_agent import AGENT
+from edge_agent.errors import AgentError, ConfigError, FolderInUse, IdentityError, InferenceError
+from fleet_protocol.texts import _
+
+if TYPE_CHECKING:
+    from edge_agent.agent import Agent
+
+EXIT_CODES: Final[tuple[tuple[type[AgentError], int], ...]] = (
+    (ConfigError, 3),
+    (IdentityError, 4),
+    (InferenceError, 5),
+    (FolderInUse, 6),
+    (AgentError, 1),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options.config)
+    except AgentError as error:
+        sys.stderr.write(f"edge-agent: {error}\n")
+        return _exit_code(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edge-agent", description=_("The Argan agent of one device."))
+    parser.add_argument("--version", action="version", version=AGENT)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("run", _("run the agent")),
+        ("check", _("check configuration, identity and models")),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help=_("TOML file"))
+    return parser
+
+
+def _run(file: Path) -> int:
+    from edge_agent.agent import Agent
+    from edge_agent.clock import Clock, boot_id
+    from edge_agent.config import load
+    from edge_agent.link.identity import load_identity
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    config = load(file)
+    clock = Clock(boot_id())
+    identity = load_identity(config.device, config.broker)
+    _until_signal(Agent(config, identity, clock))
+    return 0
+
+
+def _until_signal(agent: "Agent") -> None:
+    """Run ``agent`` until SIGTERM or SIGINT.
+
+    The loop is not run by asyncio.run, which would wait for a connection attempt that hangs in its
+    thread; by then everything is committed and there is nothing to wait for.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(_cancelled_by_signal(agent))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _cancelled_by_signal(agent: "Agent") -> None:
+    running = asyncio.ensure_future(agent.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        logging.getLogger(__name__).info(_("stopped"))
+
+
+def _check(file: Path) -> int:
+    """Say everything that is wrong, and what to do; the first decides the exit code."""
+    from edge_agent.check import problems
+
+    found = problems(file)
+    for problem in found:
+        sys.stdout.write(f"{problem}\n")
+    if not found:
+        sys.stdout.write(_("Nothing is wrong.") + "\n")
+    return _exit_code(found[0]) if found else 0
+
+
+def _exit_code(error: AgentError) -> int:
+    return next(code for family, code in EXIT_CODES if isinstance(error, family))
+
+
+_COMMANDS: Final = {"run": _run, "check": _check}
+
+
+def command() -> None:
+    """The console script: leave with the exit code, whatever thread still hangs in a connection attempt."""
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    if threading.active_count() > 1:
+        os._exit(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    command()

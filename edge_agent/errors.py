@@ -1,0 +1,135 @@
+"""The errors of the agent, by family; a caller catches the family, a person reads the message.
+
+::
+
+    AgentError
+    ├── ConfigError          the configuration cannot be used
+    ├── IdentityError        key, certificate or CA cannot be used
+    ├── FolderInUse          another agent runs on the same data folder
+    ├── SensorError          a sensor gave no good values
+    │   ├── SensorTimeout    it does not answer
+    │   ├── SensorRefused    it answers with an exception, or with what is no number
+    │   └── SensorEnded      a recording is over
+    ├── InferenceError       a model cannot answer
+    │   ├── RuntimeMissing   none of its runtimes can be imported here
+    │   ├── ModelRefused     its files or its golden inputs fail
+    │   └── WorkerCrashed    the process that ran it died
+    ├── SpoolError           the store for unsent data failed
+    │   ├── SpoolUnwritable  no room, or the medium refuses writes
+    │   └── SpoolCorrupt     the file is no spool of this version
+    └── LinkError            no session with the broker
+        ├── LinkDown         it cannot be reached, or the session broke
+        └── LinkRefused      it, or its certificate check, said no
+
+``code`` is the health code that a failure of the family raises, where there is one.
+"""
+
+# ruff: noqa: N818 - the families end in Error; their members say what happened
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from edge_agent.sensors.base import Sample
+
+
+class AgentError(Exception):
+    """Something that the agent foresees; the message says what to do."""
+
+    code: ClassVar[str] = ""
+
+
+class ConfigError(AgentError):
+    """The configuration does not parse or contradicts itself."""
+
+
+class IdentityError(AgentError):
+    """Key, certificate or CA are missing, unreadable, or do not belong together."""
+
+
+class FolderInUse(AgentError):
+    """Another agent holds the data folder."""
+
+
+class SensorError(AgentError):
+    """A poll that failed, wholly or in part.
+
+    ``samples`` are what the poll brought all the same; where it is empty, every metric of the
+    sensor is bad.
+    """
+
+    def __init__(self, message: str, samples: "Sequence[Sample]" = ()) -> None:
+        super().__init__(message)
+        self.samples = tuple(samples)
+
+
+class SensorTimeout(SensorError):
+    """No answer in time."""
+
+    code = "sensor.timeout"
+
+
+class SensorRefused(SensorError):
+    """The sensor answered with an exception, or with what cannot be a value."""
+
+    code = "sensor.refused"
+
+
+class SensorEnded(SensorError):
+    """A recording has no more samples."""
+
+    code = "sensor.ended"
+
+
+class InferenceError(AgentError):
+    """A model cannot answer."""
+
+
+class RuntimeMissing(InferenceError):
+    """No runtime that the model allows can be imported here."""
+
+    code = "model.missing_runtime"
+
+
+class ModelRefused(InferenceError):
+    """The model's files are missing, changed or contradictory, or its golden inputs fail."""
+
+    code = "model.refused"
+
+
+class WorkerCrashed(InferenceError):
+    """The process that ran the model died while it was asked."""
+
+    code = "model.crashed"
+
+
+class SpoolError(AgentError):
+    """The store for unsent data failed."""
+
+
+class SpoolUnwritable(SpoolError):
+    """There is no room, or the medium refuses writes; what is stored stays readable."""
+
+    code = "spool.disk_full"
+
+
+class SpoolCorrupt(SpoolError):
+    """The file is no database, is malformed, or has another version's schema."""
+
+    code = "spool.quarantined"
+
+
+class LinkError(AgentError):
+    """There is no session with the broker."""
+
+
+class LinkDown(LinkError):
+    """The broker cannot be reached, or the session broke; it is tried again."""
+
+    code = "link.down"
+
+
+class LinkRefused(LinkError):
+    """The broker, or one of the two certificate checks, said no; it is tried again, seldom."""
+
+    code = "link.refused"

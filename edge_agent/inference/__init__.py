@@ -1,0 +1,1 @@
+"""Running models: runtimes behind one interface, in a worker process or in this one."""

@@ -1,0 +1,122 @@
+"""From the output tensor to an answer: what the manifest's kinds of output mean, in numbers."""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.inference.runtime import Array
+from fleet_protocol.manifest import ElementType, Output, OutputKind, Tensor
+from fleet_protocol.texts import _
+
+Vector = NDArray[np.float32]
+
+
+Scored = tuple[int, float, float]
+"""Label (its place in the manifest's labels), score, confidence; a plain tuple, made for every window."""
+
+Read = Callable[[Array, Vector], Scored]
+"""Output tensor and real input to answer; ValueError where the input holds what is no number."""
+
+
+def reader(output: Output, tensor: Tensor, inputs: int) -> Read:
+    """What reads outputs of the shape and format ``tensor`` of a model of ``inputs`` numbers.
+
+    Raises:
+        ValueError: the tensor cannot hold such answers.
+    """
+    elements, labels = tensor.elements, len(output.labels)
+    match output.kind:
+        case OutputKind.CLASSIFICATION if elements == labels:
+            return _softmax(output, tensor)
+        case OutputKind.CLASSIFICATION if elements == 1 and labels == 2:  # noqa: PLR2004 - yes or no
+            return _probability(output, tensor)
+        case OutputKind.RECONSTRUCTION if elements == inputs:
+            return _reconstruction(output, tensor)
+    raise ValueError(
+        _("{kind} of {inputs} numbers with {labels} labels cannot be read from {elements} outputs").format(
+            kind=output.kind, inputs=inputs, labels=labels, elements=elements
+        )
+    )
+
+
+def dequantizer(tensor: Tensor) -> Callable[[Array, Vector], None]:
+    """What writes the real numbers of a tensor of the format ``tensor`` into a flat vector."""
+    if tensor.dtype is ElementType.FLOAT32:
+
+        def copy(values: Array, out: Vector) -> None:
+            out[...] = values.reshape(-1)
+
+        return copy
+    # Arrays without dimensions: NumPy takes them faster than its own scalars.
+    scale = np.array(tensor.scale, dtype=np.float32)
+    offset = np.array(-tensor.zero_point * tensor.scale, dtype=np.float32)
+
+    def dequantize(values: Array, out: Vector) -> None:
+        out[...] = values.reshape(-1)
+        np.multiply(out, scale, out)
+        np.add(out, offset, out)
+
+    return dequantize
+
+
+def _require_numbers(real: Vector) -> None:
+    """Quantizing hides what is no number; one product over the input finds it."""
+    if not float(real.dot(real)) < _INFINITE:
+        raise ValueError(_NO_NUMBER)
+
+
+_INFINITE: Final = math.inf
+_NO_NUMBER: Final = "the window holds what is no number"
+
+
+def _softmax(output: Output, tensor: Tensor) -> Read:
+    """Plain floats: for the few labels of such models they are faster than array calls."""
+    scale, alarm, exp = tensor.scale, output.labels.index(output.alarm_label), math.exp
+
+    def read(values: Array, real: Vector) -> Scored:
+        _require_numbers(real)
+        logits: list[float] = values.reshape(-1).tolist()
+        highest = max(logits)
+        weights = [exp((logit - highest) * scale) for logit in logits]
+        total = sum(weights)
+        # The highest weighs exp(0).
+        return logits.index(highest), weights[alarm] / total, 1.0 / total
+
+    return read
+
+
+def _probability(output: Output, tensor: Tensor) -> Read:
+    """One output for two labels is the alarm label's probability itself."""
+    scale, zero_point, alarm = tensor.scale, tensor.zero_point, output.labels.index(output.alarm_label)
+
+    def read(values: Array, real: Vector) -> Scored:
+        _require_numbers(real)
+        score = min(max((float(values.item()) - zero_point) * scale, 0.0), 1.0)
+        return (alarm, score, score) if score >= 0.5 else (1 - alarm, score, 1.0 - score)  # noqa: PLR2004
+
+    return read
+
+
+def _reconstruction(output: Output, tensor: Tensor) -> Read:
+    dequantize = dequantizer(tensor)
+    difference = np.empty(tensor.elements, dtype=np.float32)
+    energy = difference.dot
+    share = 1.0 / (tensor.elements * output.threshold)
+    alarm = output.labels.index(output.alarm_label)
+    normal = next(place for place in range(len(output.labels)) if place != alarm)
+
+    def read(values: Array, real: Vector) -> Scored:
+        dequantize(values, difference)
+        np.subtract(difference, real, difference)
+        score = float(energy(difference)) * share
+        # Half sure at the threshold, surer the further off on either side.
+        if score < 1.0:
+            return normal, score, 1.0 - 0.5 * score
+        if score < _INFINITE:
+            return alarm, score, 1.0 - 0.5 / score
+        raise ValueError(_NO_NUMBER)
+
+    return read

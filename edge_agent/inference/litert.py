@@ -1,0 +1,16 @@
+"""LiteRT (``ai-edge-litert``): the interpreter, whose XNNPACK kernels win on every small int8 model."""
+
+from edge_agent.inference.interpreter import THREADS, InterpreterBackend
+from fleet_protocol.manifest import ModelFile
+
+
+def load(content: bytes, variant: ModelFile) -> InterpreterBackend:
+    """The model in ``content``.
+
+    Raises:
+        ImportError: the runtime is not there.
+        ValueError, RuntimeError: it does not take the bytes.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    return InterpreterBackend(Interpreter(model_content=content, num_threads=THREADS), variant)

@@ -1,0 +1,224 @@
+"""Opening a model and asking it: choose the runtime, examine it, and hide where it runs."""
+
+import importlib.util
+import mmap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from edge_agent.errors import InferenceError, ModelRefused, RuntimeMissing
+from edge_agent.inference import wire
+from edge_agent.inference.bundle import Bundle, read_bundle
+from edge_agent.inference.process import Placed, Worker
+from fleet_protocol.manifest import Manifest, Runtime
+from fleet_protocol.texts import _
+
+Isolation = Literal["worker", "none"]
+
+Window = memoryview
+"""Float32 numbers (format ``f``), oldest first."""
+
+PACKAGES: Final = {
+    Runtime.LITERT: "ai_edge_litert",
+    Runtime.OPENVINO: "openvino",
+    Runtime.TFLITE: "tflite_runtime",
+}
+"""The package to look for; looking does not import it."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What a model says to one window; ``latency_us`` is the whole call, as the caller waited."""
+
+    label: str
+    score: float
+    confidence: float
+    latency_us: int
+
+
+class Session(Protocol):
+    """An open model that passed its golden check."""
+
+    manifest: Manifest
+    digest: str
+    """SHA-256 of ``manifest.json`` in hex."""
+    runtime: Runtime
+    isolation: Isolation
+
+    def infer(self, windows: Sequence[Window]) -> Answer:
+        """The answer for one window a feature, each of the feature's ``window`` length.
+
+        Raises:
+            InferenceError: no answer to these windows; the session can be asked again.
+        """
+
+    def close(self) -> None:
+        """Give the model back."""
+
+
+def open_session(
+    folder: Path,
+    *,
+    isolation: Isolation = "worker",
+    runtime: Runtime | None = None,
+    worker: Worker | None = None,
+) -> Session:
+    """Open the model in ``folder``.
+
+    Of several runtimes that the manifest allows and that are installed, each is tried on the
+    golden inputs in a process of its own, and the fastest that is right wins; ``runtime`` names
+    one instead. Without isolation even a single one is tried so first: what kills a runtime is met
+    while it loads. ``worker`` is shared with other models; else an isolated model gets its own.
+
+    Raises:
+        RuntimeMissing: no allowed runtime is installed.
+        ModelRefused: the files or the golden inputs fail, or loading killed the worker.
+    """
+    bundle = read_bundle(folder)
+    candidates = _candidates(bundle.manifest, runtime)
+    if isolation == "none":
+        return DirectSession(bundle, _choose(bundle, candidates))
+    # One that stands alone is examined where it will run.
+    chosen = candidates[0] if len(candidates) == 1 else _choose(bundle, candidates)
+    host = worker or Worker()
+    try:
+        return WorkerSession(bundle, chosen, host, owned=worker is None)
+    except BaseException:
+        if worker is None:
+            host.close()
+        raise
+
+
+class DirectSession:
+    """The model in this process: fastest, and a crash in native code is the agent's."""
+
+    isolation: Isolation = "none"
+
+    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        """Load the model, which was examined in another process, and with it NumPy and the runtime."""
+        import numpy as np
+
+        from edge_agent.inference.engine import Engine
+
+        self.manifest, self.digest, self.runtime = bundle.manifest, bundle.digest, runtime
+        self._engine = Engine(bundle, runtime)
+        self._labels: Final = self.manifest.output.labels
+        self._numbers: Final = np.frombuffer
+        self._float32: Final = np.float32
+
+    def infer(self, windows: Sequence[Window]) -> Answer:
+        """See :class:`Session`."""
+        started = time.perf_counter_ns()
+        numbers, float32 = self._numbers, self._float32
+        try:
+            label, score, confidence = self._engine.infer([numbers(window, float32) for window in windows])
+        except (RuntimeError, ValueError) as error:
+            raise InferenceError(f"{self.manifest.name}: {error}") from error
+        return Answer(self._labels[label], score, confidence, (time.perf_counter_ns() - started) // 1000)
+
+    def close(self) -> None:
+        """See :class:`Session`; the runtime goes with the last reference."""
+        del self._engine
+
+
+class WorkerSession:
+    """The model in a worker process; windows and answers lie in memory that both map."""
+
+    isolation: Isolation = "worker"
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, worker: Worker, *, owned: bool) -> None:
+        self.manifest, self.digest, self.runtime = bundle.manifest, bundle.digest, runtime
+        layout = wire.Layout(self.manifest)
+        self._worker: Final = worker
+        self._owned: Final = owned
+        self._placed: Final = worker.load(bundle.folder, runtime, layout)
+        _require_same(bundle, self._placed)
+        self._memory: Final = mmap.mmap(self._placed.region, layout.size)
+        self._view: Final = memoryview(self._memory)
+        self._windows: Final = [self._view[place].cast("f") for place in layout.windows]
+        self._layout: Final = layout
+        self._labels: Final = self.manifest.output.labels
+
+    def infer(self, windows: Sequence[Window]) -> Answer:
+        """See :class:`Session`. Raises WorkerCrashed where the worker died or hung over it."""
+        started = time.perf_counter_ns()
+        for mine, given in zip(self._windows, windows, strict=True):
+            mine[:] = given
+        self._worker.call(self._placed)
+        state, label, score, confidence = wire.ANSWER.unpack_from(self._memory, self._layout.answer)
+        if state != wire.State.ANSWERED:
+            raise InferenceError(self._reason())
+        return Answer(self._labels[label], score, confidence, (time.perf_counter_ns() - started) // 1000)
+
+    def close(self) -> None:
+        """See :class:`Session`; a shared worker keeps the model until it is closed itself."""
+        for view in self._windows:
+            view.release()
+        self._view.release()
+        self._memory.close()
+        if self._owned:
+            self._worker.close()
+
+    def _reason(self) -> str:
+        place = self._layout.reason
+        text = bytes(self._view[place : place + wire.MAX_REASON])
+        return text.rstrip(b"\0").decode(errors="replace")
+
+
+def _require_same(bundle: Bundle, placed: Placed) -> None:
+    if placed.digest != bundle.digest:
+        raise ModelRefused(_("{folder} changed while it was opened").format(folder=bundle.folder))
+
+
+def _candidates(manifest: Manifest, wanted: Runtime | None) -> list[Runtime]:
+    """The runtimes that the model allows, that were asked for, and that are installed."""
+    allowed = [each for each in Runtime if manifest.variant(each)]
+    if wanted is not None and wanted not in allowed:
+        raise ModelRefused(
+            _("{model}: no variant for {runtime}; it has {allowed}").format(
+                model=manifest.name, runtime=wanted, allowed=", ".join(allowed)
+            )
+        )
+    asked = allowed if wanted is None else [wanted]
+    found = [each for each in asked if importlib.util.find_spec(PACKAGES[each])]
+    if not found:
+        raise RuntimeMissing(
+            _("{model} needs {runtimes}, not installed here; install 'argan[{first}]'").format(
+                model=manifest.name, runtimes=_(" or ").join(asked), first=asked[0]
+            )
+        )
+    return found
+
+
+def _choose(bundle: Bundle, candidates: list[Runtime]) -> Runtime:
+    """The fastest runtime that is right.
+
+    Raises:
+        RuntimeMissing: one was tried, and it does not import.
+        ModelRefused: none is right.
+    """
+    speeds: dict[Runtime, float] = {}
+    refusals: list[InferenceError] = []
+    for each in candidates:
+        try:
+            speeds[each] = _try(bundle, each)
+        except InferenceError as error:
+            refusals.append(error)
+    if not speeds and len(refusals) == 1:
+        raise refusals[0]
+    if not speeds:
+        raise ModelRefused("; ".join(map(str, refusals)))
+    return min(speeds, key=speeds.__getitem__)
+
+
+def _try(bundle: Bundle, runtime: Runtime) -> float:
+    """Median microseconds a golden input takes, in a process that is gone afterwards."""
+    worker = Worker()
+    try:
+        placed = worker.load(bundle.folder, runtime, wire.Layout(bundle.manifest))
+        _require_same(bundle, placed)
+        return placed.median_us
+    finally:
+        worker.close()

@@ -1,0 +1,140 @@
+"""The three files that prove who this device is and whom it believes, checked before they are used.
+
+Reads files; opens no connection. What is wrong is said here in words, because a TLS handshake
+only says that it failed.
+"""
+
+import datetime as dt
+import ssl
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID
+
+from edge_agent.config import Broker
+from edge_agent.errors import IdentityError
+from fleet_protocol.messages import ClockState
+from fleet_protocol.texts import _
+
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A checked identity: the device's name, the files, and until when the certificate lasts."""
+
+    device: str
+    ca: Path
+    certificate: Path
+    key: Path
+    not_before: dt.datetime
+    not_after: dt.datetime
+
+    def tls_context(self, clock: ClockState) -> ssl.SSLContext:
+        """A client context for mutual TLS that trusts this CA alone.
+
+        With a clock that cannot be believed, validity dates are not looked at; everything else is.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(self.ca)
+        context.load_cert_chain(self.certificate, self.key)
+        if clock is ClockState.UNTRUSTED:
+            context.verify_flags |= _NO_CHECK_TIME
+        return context
+
+    def date_problem(self, now_ms: int) -> str | None:
+        """What is wrong with the certificate's dates at ``now_ms``; the broker will say it too."""
+        now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
+        if now > self.not_after:
+            return _("the certificate expired on {date:%Y-%m-%d}; enroll the device again").format(
+                date=self.not_after
+            )
+        if now < self.not_before:
+            return _("the certificate begins on {date:%Y-%m-%d}; check the clock").format(
+                date=self.not_before
+            )
+        return None
+
+
+def load_identity(device: str, broker: Broker) -> Identity:
+    """The identity of ``device`` in the files that ``broker`` names.
+
+    Raises:
+        IdentityError: naming the file and what to do.
+    """
+    authority = _certificate(broker.ca)
+    certificate = _certificate(broker.certificate)
+    _check_name(device, broker.certificate, certificate)
+    _check_key(broker.key, broker.certificate, certificate)
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        raise IdentityError(
+            _("{certificate} was not issued by {ca}; take both from the same enrollment").format(
+                certificate=broker.certificate, ca=broker.ca
+            )
+        ) from None
+    return Identity(
+        device,
+        broker.ca,
+        broker.certificate,
+        broker.key,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise IdentityError(
+            _("{file}: {reason}; enroll the device, or correct the path in [broker]").format(
+                file=file, reason=error.strerror
+            )
+        ) from None
+
+
+def _certificate(file: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(_read(file))
+    except ValueError:
+        raise IdentityError(
+            _("{file} holds no PEM certificate; enroll the device again").format(file=file)
+        ) from None
+
+
+def _check_name(device: str, file: Path, certificate: x509.Certificate) -> None:
+    names = [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [device]:
+        raise IdentityError(
+            _("{file} is for {names}, not for {device}; correct 'device' or enroll this device").format(
+                file=file, names=", ".join(names) or _("nobody"), device=device
+            )
+        )
+
+
+def _check_key(file: Path, certificate_file: Path, certificate: x509.Certificate) -> None:
+    content = _read(file)
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        raise IdentityError(_("{file} can be read by others; run: chmod 600 {file}").format(file=file))
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError):
+        raise IdentityError(
+            _("{file} holds no unencrypted PEM key; enroll the device again").format(file=file)
+        ) from None
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise IdentityError(
+            _("{key} is not the key of {certificate}; take both from the same enrollment").format(
+                key=file, certificate=certificate_file
+            )
+        )

@@ -1,0 +1,1 @@
+"""From samples to answers: windows, features, model, rules."""

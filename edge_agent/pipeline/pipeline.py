@@ -1,0 +1,160 @@
+"""From samples to answers and events: windows, model, rules, for every model of the agent.
+
+Decides nothing itself: when to ask is :mod:`windows`, what it means is :mod:`rules`; here they meet
+the session, and what goes wrong becomes a health code while the readings flow on.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
+
+from edge_agent.errors import InferenceError, ModelRefused
+from edge_agent.inference.session import Answer, Session
+from edge_agent.pipeline.rules import Rules
+from edge_agent.pipeline.windows import Due, Windows
+from edge_agent.sensors.base import Sample
+from fleet_protocol.messages import Event, Inference, Quality, Severity
+from fleet_protocol.policy import CompiledPolicy, Rule, Urgency, Value
+
+_RULE_FAILED: Final = "policy.rule_failed"
+
+_MAX_READINGS: Final = 62
+"""An event carries 64 figures; two are the answer's own."""
+
+_SEVERITIES: Final = {
+    Urgency.INFO: Severity.INFO,
+    Urgency.WARNING: Severity.WARNING,
+    Urgency.CRITICAL: Severity.CRITICAL,
+}
+
+
+class Health(Protocol):
+    """What the pipeline needs of the health board."""
+
+    def raise_code(self, code: str, detail: str = "", *, subject: str = "") -> None:
+        """Raise ``code`` for ``subject``."""
+
+    def clear(self, code: str, *, subject: str = "") -> None:
+        """Take ``code`` back for ``subject``."""
+
+
+class Model(NamedTuple):
+    """An open model and the policy that reads its answers, if there is one."""
+
+    session: Session
+    policy: CompiledPolicy | None
+
+
+class Processed(NamedTuple):
+    """What came of some samples; every offset is 0, which means: at the time handed in."""
+
+    inferences: list[Inference]
+    events: list[Event]
+
+
+class Pipeline:
+    """All models of one agent."""
+
+    def __init__(self, models: Sequence[Model], health: Health, time_factor: float = 1.0) -> None:
+        """Watch with ``models``, in a world that runs ``time_factor`` times as fast."""
+        self._watches: Final = [_Watch(model, health, time_factor) for model in models]
+
+    def process(self, samples: list[Sample], mono_ms: int) -> Processed:
+        """What ``samples``, taken up to ``mono_ms``, bring about. Raises nothing that it foresees."""
+        processed = Processed([], [])
+        for watch in self._watches:
+            watch.process(samples, mono_ms, processed)
+        return processed
+
+
+class _Watch:
+    """One model at work."""
+
+    def __init__(self, model: Model, health: Health, time_factor: float) -> None:
+        self._session: Final = model.session
+        self._manifest: Final = model.session.manifest
+        self._health: Final = health
+        self._windows: Final = Windows(self._manifest.features, self._manifest.step_s, time_factor)
+        self._metrics: Final = self._windows.metrics
+        self._rules: Final = Rules(model.policy, time_factor) if model.policy else None
+        self._answered = -1
+        self._ill: str = ""
+        self._rule_failed = False
+
+    def process(self, samples: list[Sample], mono_ms: int, processed: Processed) -> None:
+        for due in self._due(samples, mono_ms):
+            answer = self._ask(due)
+            if answer is not None:
+                self._judge(answer, due, mono_ms, processed)
+
+    def _due(self, samples: list[Sample], mono_ms: int) -> Iterator[Due]:
+        for sample in samples:
+            name, value = sample.metric.name, sample.value
+            if sample.quality is Quality.GOOD and value is not None and name in self._metrics:
+                yield from self._windows.add(name, value, sample.mono_ms)
+        yield from self._windows.advance(mono_ms)
+
+    def _ask(self, due: Due) -> Answer | None:
+        name = self._manifest.name
+        try:
+            answer = self._session.infer(due.windows)
+        except InferenceError as error:
+            code = error.code or ModelRefused.code
+            if self._ill and self._ill != code:
+                self._health.clear(self._ill, subject=name)
+            self._health.raise_code(code, str(error), subject=name)
+            self._ill = code
+            return None
+        if self._ill:
+            self._health.clear(self._ill, subject=name)
+            self._ill = ""
+        return answer
+
+    def _judge(self, answer: Answer, due: Due, mono_ms: int, processed: Processed) -> None:
+        uncertain = False
+        if self._rules is not None:
+            if due.bucket != self._answered + 1:
+                self._rules.interrupt()
+            verdict = self._rules.judge(_facts(answer, due), mono_ms)
+            uncertain = verdict.uncertain
+            processed.events.extend(self._event(rule, answer, due) for rule in verdict.events)
+            self._tell(verdict.failures)
+        self._answered = due.bucket
+        manifest = self._manifest
+        processed.inferences.append(
+            Inference(
+                0,
+                manifest.name,
+                manifest.version,
+                answer.label,
+                answer.score,
+                answer.confidence,
+                answer.latency_us,
+                uncertain,
+            )
+        )
+
+    def _tell(self, failures: list[str]) -> None:
+        name = self._manifest.name
+        if failures:
+            self._health.raise_code(_RULE_FAILED, "; ".join(failures), subject=name)
+        elif self._rule_failed:
+            self._health.clear(_RULE_FAILED, subject=name)
+        self._rule_failed = bool(failures)
+
+    def _event(self, rule: Rule, answer: Answer, due: Due) -> Event:
+        values = dict(islice(due.latest.items(), _MAX_READINGS))
+        values |= {"score": answer.score, "confidence": answer.confidence}
+        return Event(0, rule.name, _SEVERITIES[rule.severity], rule.text, self._manifest.name, values)
+
+
+def _facts(answer: Answer, due: Due) -> dict[str, Value]:
+    """The answers as a rule names them."""
+    facts: dict[str, Value] = {
+        "label": answer.label,
+        "score": answer.score,
+        "confidence": answer.confidence,
+    }
+    for metric, value in due.latest.items():
+        facts["reading." + metric] = value
+    return facts

@@ -1,0 +1,71 @@
+"""What a policy makes of a model's answers, window after window: streaks, pauses, failures. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from fleet_protocol.policy import CompiledPolicy, Outcome, Rule, Value
+
+_MS_PER_S: Final = 1000.0
+
+
+class Verdict(NamedTuple):
+    """What one answer brought about."""
+
+    events: list[Rule]
+    """The rules that raise an event now."""
+
+    uncertain: bool
+    """Whether a rule calls the answer uncertain."""
+
+    failures: list[str]
+    """Rules that could not be evaluated, with why; they did not act."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is remembered of one rule."""
+
+    streak: int = 0
+    quiet_until_ms: float = field(default=float("-inf"))
+
+
+class Rules:
+    """The rules of one policy with their memory."""
+
+    def __init__(self, policy: CompiledPolicy, time_factor: float = 1.0) -> None:
+        """Pauses of ``policy`` pass ``time_factor`` times as fast."""
+        self._policy: Final = policy
+        self._ms: Final = _MS_PER_S / time_factor
+        self._memories: Final = {rule.name: _Memory() for rule in policy.policy.rules}
+
+    def judge(self, answers: Mapping[str, Value], mono_ms: int) -> Verdict:
+        """Evaluate every rule on the answers of one window, given at ``mono_ms``.
+
+        A rule acts when it has held for its number of windows in a row and its pause is over; one
+        that cannot be evaluated has not held.
+        """
+        verdict = Verdict([], uncertain=False, failures=[])
+        for rule, holds in self._policy.evaluate(answers):
+            if isinstance(holds, str):
+                verdict.failures.append(f"{rule.name}: {holds}")
+            if not self._acts(rule, mono_ms, holds=holds is True):
+                continue
+            if rule.outcome is Outcome.EVENT:
+                verdict.events.append(rule)
+            else:
+                verdict = verdict._replace(uncertain=True)
+        return verdict
+
+    def interrupt(self) -> None:
+        """A window had no answer: what held before it holds no longer in a row."""
+        for memory in self._memories.values():
+            memory.streak = 0
+
+    def _acts(self, rule: Rule, mono_ms: int, *, holds: bool) -> bool:
+        memory = self._memories[rule.name]
+        memory.streak = memory.streak + 1 if holds else 0
+        if memory.streak < rule.for_windows or mono_ms < memory.quiet_until_ms:
+            return False
+        memory.quiet_until_ms = mono_ms + rule.cooldown_s * self._ms
+        return True

@@ -1,0 +1,1 @@
+"""Drivers: each turns one kind of thing that measures into samples."""

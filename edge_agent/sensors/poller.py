@@ -1,0 +1,62 @@
+"""Polls one sensor at its rate and hands on what it brings, good or bad."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from edge_agent.clock import Clock
+from edge_agent.errors import SensorEnded, SensorError, SensorRefused, SensorTimeout
+from edge_agent.sensors.base import Sample, Sensor, bad
+from edge_agent.service.health import HealthBoard
+
+_LEAST_PAUSE_S: Final = 0.2
+"""After a failed poll, also where a recording sets the pace."""
+
+Take = Callable[[list[Sample]], Awaitable[None]]
+_CODES: Final = (SensorTimeout.code, SensorRefused.code)
+
+
+class Poller:
+    """The loop of one sensor. A poll that failed is told as bad samples and as a health code."""
+
+    def __init__(self, sensor: Sensor, clock: Clock, health: HealthBoard, take: Take) -> None:
+        self._sensor = sensor
+        self._clock = clock
+        self._health = health
+        self._take = take
+
+    async def run(self) -> None:
+        """Poll until the recording ends, the task is cancelled, or never."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        try:
+            while (wait_s := await self._poll()) is not None:
+                # Polls that were missed are not made up for: the next one keeps the rhythm.
+                due = max(due + wait_s, loop.time())
+                await asyncio.sleep(due - loop.time())
+        finally:
+            await self._sensor.close()
+
+    async def _poll(self) -> float | None:
+        """Poll once; the seconds until the next time, or none if there is nothing more."""
+        problem: SensorError | None = None
+        try:
+            samples = await self._sensor.poll()
+        except SensorError as error:
+            problem = error
+            samples = list(error.samples)
+        if isinstance(problem, SensorEnded):
+            self._health.raise_code(problem.code, subject=self._sensor.name)
+            return None
+        await self._take(samples or bad(self._sensor.metrics, self._clock.mono_ms()))
+        self._tell(problem)
+        if problem is None:
+            return self._sensor.interval_s
+        return max(self._sensor.interval_s, _LEAST_PAUSE_S)
+
+    def _tell(self, problem: SensorError | None) -> None:
+        for code in _CODES:
+            if problem is None or problem.code != code:
+                self._health.clear(code, subject=self._sensor.name)
+        if problem is not None:
+            self._health.raise_code(problem.code, str(problem), subject=self._sensor.name)

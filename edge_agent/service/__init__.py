@@ -1,0 +1,1 @@
+"""What the agent tells about itself: health codes, status and report."""

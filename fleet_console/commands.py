@@ -1,0 +1,148 @@
+"""The commands of ``fleet``: each asks the server and prints a table, or the answer itself as JSON."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from fleet_console import enrolling, tables
+from fleet_console.errors import ConsoleError, UsageError
+from fleet_console.sources import connect
+from fleet_protocol.texts import _
+from fleet_protocol.topics import is_device_id
+
+_EPILOG: Final = _(
+    "Exit codes: 0 done; 1 refused or failed (for 'health': something critical);"
+    " 2 wrong command line; 3 the server does not answer."
+)
+_DURATION: Final = re.compile(r"(\d{1,6})(s|m|h|d)\Z")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+app: Final = typer.Typer(
+    name="fleet",
+    help=_("See and change the fleet."),
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+device_app: Final = typer.Typer(help=_("The devices."), no_args_is_help=True)
+event_app: Final = typer.Typer(help=_("What policies raised."), no_args_is_help=True)
+app.add_typer(device_app, name="device")
+app.add_typer(event_app, name="event")
+
+Data = Annotated[
+    Path | None, typer.Option(help=_("The data folder of a server on this machine."), metavar="DIR")
+]
+Url = Annotated[
+    str | None,
+    typer.Option("--server", envvar="ARGAN_SERVER", help=_("The server's address."), metavar="URL"),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(envvar="ARGAN_TOKEN_FILE", help=_("The file with the token."), metavar="FILE")
+]
+AsJson = Annotated[bool, typer.Option("--json", help=_("Print the server's answer as JSON."))]
+Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The device's id."))]
+
+
+@device_app.command("add", help=_("Add a device: make its key here, and get a certificate for it."))
+def add(  # noqa: PLR0913 - the command's options
+    name: Name,
+    out: Annotated[Path, typer.Option(metavar="DIR", help=_("Where key, certificate and configuration go."))],
+    *,
+    profile: Annotated[str, typer.Option(help=_("What kind of board it is."))] = "generic",
+    site: Annotated[str | None, typer.Option(help=_("Where it stands."))] = None,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the device's key here, and get a certificate for it."""
+    if not is_device_id(name):
+        raise UsageError(_("{name!r} is no device id; use 1 to 63 of a-z, 0-9 and '-'").format(name=name))
+    with connect(server, token_file, data) as centre:
+        key = enrolling.provide_key(out)
+        request = {"id": name, "profile": profile, "site": site, "csr_pem": enrolling.request_for(name, key)}
+        enrolled = centre.post("/v1/devices", request).content
+    enrolling.write_device(out, name, profile, enrolled)
+    config = out / enrolling.CONFIGURATION
+    _print(
+        {"id": name, "folder": str(out), "configuration": str(config)},
+        _("{name} is added. Name its sensors in {config}, then run: edge-agent run --config {config}").format(
+            name=name, config=config
+        ),
+        as_json=as_json,
+    )
+
+
+@device_app.command("list", help=_("List the devices, when they were last heard, and what ails them."))
+def list_(
+    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """Every device, page by page."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.pages("/v1/devices")
+    _print(answer.content, tables.devices(answer.content, answer.now_ms), as_json=as_json)
+
+
+@device_app.command("show", help=_("Show one device: what it is, how it is, and its newest values."))
+def show(
+    name: Name,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """One device's page and its newest values."""
+    with connect(server, token_file, data) as centre:
+        page = centre.get(f"/v1/devices/{name}").content
+        latest = centre.get(f"/v1/devices/{name}/readings")
+    readings = latest.content["items"]
+    text = tables.device(page, readings, latest.now_ms)
+    _print(page | {"latest": readings}, text, as_json=as_json)
+
+
+@event_app.command("list", help=_("List the newest events, the last one at the bottom."))
+def events(
+    *,
+    since: Annotated[str, typer.Option(metavar="TIME", help=_("How far back: 90s, 15m, 24h, 7d."))] = "24h",
+    limit: Annotated[int, typer.Option(min=1, help=_("The newest so many."))] = 100,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The newest events since a while ago."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.pages("/v1/events", since_ms=_ago_ms(since))
+    items = answer.content[-limit:]
+    _print(items, tables.events(items, answer.now_ms), as_json=as_json)
+
+
+@app.command("health", help=_("Show how the server is, and what to do next."))
+def health(
+    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """The server's own health; exit code 1 where something is critical."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.get("/v1/health")
+    found = answer.content
+    _print(found, tables.health(found["items"], answer.now_ms) or _("The server is well."), as_json=as_json)
+    if found["status"] == "critical":
+        raise typer.Exit(ConsoleError.exit_code)
+
+
+def _ago_ms(duration: str) -> int:
+    match = _DURATION.match(duration)
+    if match is None:
+        raise UsageError(
+            _("--since {given!r} is no time; give for example 90s, 15m, 24h or 7d").format(given=duration)
+        )
+    return max(0, int(time.time() * 1000) - int(match[1]) * _SECONDS[match[2]] * 1000)
+
+
+def _print(content: Any, text: str, *, as_json: bool) -> None:
+    typer.echo(json.dumps(content, indent=2) if as_json else text)

@@ -1,0 +1,121 @@
+"""Where the console gets its answers: the fleet server's API over HTTP."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from fleet_console.errors import ConsoleError, Unreachable, UsageError
+from fleet_protocol.texts import _
+
+TIMEOUT_S: Final = 20.0
+"""A loaded server on a small board takes its time; a technician does not wait longer."""
+
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said, and its clock when it did, in ms since 1970: a laptop's may be wrong."""
+
+    content: Any
+    now_ms: int
+
+
+class Server:
+    """An open connection to the API. Made by :func:`connect`."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def get(self, path: str, **parameters: str | int) -> Answer:
+        """What is at ``path``.
+
+        Raises:
+            ConsoleError: the server refuses, in its own words.
+            Unreachable: it does not answer.
+        """
+        return self._ask("GET", path, params=parameters)
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        """What became of ``body``; raises as :meth:`get`."""
+        return self._ask("POST", path, json=body)
+
+    def pages(self, path: str, **parameters: str | int) -> Answer:
+        """All items at ``path``, page by page; the clock is that of the last page."""
+        items: list[Any] = []
+        while True:
+            answer = self.get(path, limit=_PAGE, **parameters)
+            page = answer.content["items"]
+            items += page
+            if len(page) < _PAGE:
+                return Answer(items, answer.now_ms)
+            parameters["after"] = answer.content["next_after"]
+
+    def _ask(self, method: str, path: str, **how: Any) -> Answer:
+        try:
+            response = self._client.request(method, path, **how)
+        except httpx.TransportError as error:
+            raise Unreachable(
+                _("the server at {url} does not answer ({reason}); check that it runs").format(
+                    url=self._client.base_url, reason=error
+                )
+            ) from error
+        if response.is_success:
+            return Answer(response.json(), _clock(response))
+        raise ConsoleError(_refusal(response))
+
+
+@contextmanager
+def connect(url: str | None, token_file: Path | None, data: Path | None) -> Iterator[Server]:
+    """The server at ``url`` with the token in a file, or the one that runs on the folder ``data``.
+
+    Raises:
+        UsageError: neither is given, or the token cannot be read.
+    """
+    if data is not None:
+        url, token_file = _endpoints(data)
+    if url is None or token_file is None:
+        raise UsageError(
+            _("which server? Give --data DIR on its machine, or --server URL and --token-file FILE")
+        )
+    try:
+        token = token_file.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(_("the token cannot be read: {reason}").format(reason=error)) from error
+    headers = {"Authorization": f"Bearer {token}"}
+    # No proxy from the environment: the token goes to the named server and nowhere else.
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
+        yield Server(client)
+
+
+def _endpoints(data: Path) -> tuple[str, Path]:
+    path = data / "endpoints.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return str(found["api_url"]), Path(found["token_file"])
+    except FileNotFoundError:
+        raise Unreachable(
+            _("no server runs on {data}; start it with: fleet-server serve --data {data}").format(data=data)
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise ConsoleError(_("{path} cannot be read: {reason}").format(path=path, reason=error)) from error
+
+
+def _clock(response: httpx.Response) -> int:
+    return int(parsedate_to_datetime(response.headers["date"]).timestamp() * 1000)
+
+
+def _refusal(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+        return f"{problem['message'].rstrip('.')}. {problem['next_step']}"
+    except (ValueError, KeyError, TypeError):
+        return _("the server answered {status}; is this the fleet server's address?").format(
+            status=response.status_code
+        )

@@ -1,0 +1,145 @@
+"""Answers as text: aligned columns that a person reads and a pipe can cut. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from fleet_protocol.messages import Quality, Severity
+from fleet_protocol.texts import _
+
+_UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+
+
+def age(time_ms: int | None, now_ms: int) -> str:
+    """How long ago, in its largest unit; a dash for never."""
+    if time_ms is None:
+        return "-"
+    past = max(0, now_ms - time_ms)
+    for size, unit in _UNITS:
+        if past >= size:
+            return f"{past // size} {unit}"
+    return "0 s"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """``rows`` under ``heads``, each column as wide as its widest cell."""
+    lines = [list(heads), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def devices(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The list of devices."""
+    heads = (_("DEVICE"), _("STATE"), _("HEARD"), _("PROFILE"), _("SITE"), _("HEALTH"))
+    return table(
+        heads,
+        (
+            (
+                item["id"],
+                item["state"],
+                age(item["heard_ms"], now_ms),
+                item["profile"],
+                item["site"] or "-",
+                ", ".join(one["code"] for one in item["health"]) or "ok",
+            )
+            for item in items
+        ),
+    )
+
+
+def device(page: Mapping[str, Any], readings: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """One device's page with its newest values."""
+    known = page["device"]
+    facts = [
+        (_("device"), known["id"]),
+        (_("state"), known["state"]),
+        (_("last heard"), age(known["heard_ms"], now_ms)),
+        (_("added"), age(known["created_ms"], now_ms)),
+        (_("profile"), known["profile"]),
+        (_("site"), known["site"] or "-"),
+        *_reported(page["reported"], page["reported_ms"], now_ms),
+    ]
+    parts = [table(("", ""), facts).lstrip("\n"), health(known["health"], now_ms)]
+    if readings:
+        parts.append(values(readings, now_ms))
+    return "\n\n".join(part for part in parts if part)
+
+
+def values(readings: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The newest value of each metric, and how old it is."""
+    heads = (_("METRIC"), _("VALUE"), _("UNIT"), _("QUALITY"), _("AGE"))
+    return table(
+        heads,
+        (
+            (
+                one["metric"],
+                "-" if one["value"] is None else f"{one['value']:.6g}",
+                one["unit"] or "-",
+                Quality(one["quality"]).name.lower(),
+                age(one["time_ms"], now_ms),
+            )
+            for one in readings
+        ),
+    )
+
+
+def events(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """Events, oldest first."""
+    heads = (_("AGE"), _("DEVICE"), _("SEVERITY"), _("EVENT"), _("TEXT"))
+    return table(
+        heads,
+        (
+            (
+                age(one["time_ms"], now_ms),
+                one["device"],
+                Severity(one["severity"]).name.lower(),
+                one["name"],
+                one["text"],
+            )
+            for one in items
+        ),
+    )
+
+
+def health(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """Raised codes with what they mean and what to do next; nothing where there are none."""
+    return "\n".join(_health_lines(one, now_ms) for one in items)
+
+
+def _health_lines(one: Mapping[str, Any], now_ms: int) -> str:
+    lines = [
+        f"{one['severity'].upper()}  {one['code']}: {one['title']} ({age(one['since_ms'], now_ms)})",
+        f"  {one['meaning']}",
+        *([f"  {one['detail']}"] if one["detail"] else []),
+        *(
+            [_("  Because of: {codes}").format(codes=", ".join(one["explained_by"]))]
+            if one["explained_by"]
+            else []
+        ),
+        _("  Next: {step}").format(step=one["next_step"]),
+    ]
+    return "\n".join(lines)
+
+
+def _reported(
+    reported: Mapping[str, Any] | None, reported_ms: int | None, now_ms: int
+) -> list[tuple[str, str]]:
+    if reported is None:
+        return []
+    models = ", ".join(f"{one['name']} {one['version']} ({one['runtime']})" for one in reported["models"])
+    sensors = ", ".join(f"{one['name']} ({one['kind']})" for one in reported["sensors"])
+    spool = reported["spool"]
+    return [
+        (_("report changed"), age(reported_ms, now_ms)),
+        (_("agent"), reported["agent"]),
+        (_("sensors"), sensors or "-"),
+        (_("models"), models or "-"),
+        (
+            _("waiting there"),
+            _("{batches} batches, {size} bytes; {dropped} records ever dropped").format(
+                batches=spool["batches"], size=spool["bytes"], dropped=spool["dropped_records"]
+            ),
+        ),
+    ]

@@ -1,0 +1,131 @@
+"""``fleet-server``: the commands that run the centre.
+
+Exit codes: 0 it ended as asked, 1 it cannot start or go on, 2 the command line is wrong.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from fleet_protocol.texts import _
+from fleet_server.config import load, read_settings
+from fleet_server.errors import ServerError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ServerError as error:
+        print(f"fleet-server: {error}", file=sys.stderr)  # noqa: T201 - it is a command
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fleet-server", description=_("The centre of the fleet."))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    for name, run, text in (
+        ("ingest", _ingest, _("store what devices send (started by serve)")),
+        ("watch", _watch, _("watch the broker (started by serve)")),
+        ("api", _api, _("answer over HTTP (started by serve)")),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--data", type=_folder, required=True, metavar="DIR")
+        command.set_defaults(run=run)
+        if name == "api":
+            command.add_argument("--descriptor", type=int, required=True, help=_("the inherited socket"))
+    openapi = commands.add_parser("openapi", help=_("print the API's description"))
+    openapi.set_defaults(run=_openapi)
+    return parser
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help=_("run the whole server until SIGTERM or Ctrl-C"),
+        description=_("Run the server. An option that is not given is as it was at the last start."),
+    )
+    serve.set_defaults(run=_serve)
+    serve.add_argument(
+        "--data", type=_folder, required=True, metavar="DIR", help=_("where it keeps everything")
+    )
+    serve.add_argument(
+        "--database-url", metavar="URL", help=_("postgresql://…, sqlite:///PATH or 'embedded' (default)")
+    )
+    serve.add_argument(
+        "--mqtt-url", metavar="URL", help=_("mqtts://HOST:PORT of an outside broker, or 'embedded' (default)")
+    )
+    serve.add_argument(
+        "--mqtt-port",
+        type=int,
+        metavar="PORT",
+        help=_("of the embedded broker; 0 for any free one (default)"),
+    )
+    serve.add_argument(
+        "--broker-host",
+        metavar="NAME",
+        help=_(
+            "how devices reach the embedded broker; anything but localhost (default) opens it to the network"
+        ),
+    )
+    serve.add_argument("--api-host", metavar="ADDRESS", help=_("where the API listens; default 127.0.0.1"))
+    serve.add_argument("--api-port", type=int, metavar="PORT", help=_("0 for any free one (default)"))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from fleet_server.serve import serve
+
+    remembered = read_settings(options.data)
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if name in remembered.__struct_fields__ and value is not None
+    }
+    serve(options.data, msgspec.structs.replace(remembered, **given))
+
+
+def _ingest(options: argparse.Namespace) -> None:
+    from fleet_server.telemetry.ingest import run
+
+    run(load(options.data))
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from fleet_server.link.watch import run
+
+    run(load(options.data))
+
+
+def _api(options: argparse.Namespace) -> None:
+    from fleet_server.api.app import run
+
+    run(load(options.data), options.descriptor)
+
+
+def _openapi(_options: argparse.Namespace) -> None:
+    from fleet_server.api.app import openapi_document
+
+    print(openapi_document(), end="")  # noqa: T201 - it is a command's output
+
+
+def _folder(text: str) -> Path:
+    return Path(text).resolve()
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,67 @@
+"""API tokens: the one that a new installation makes for whoever may read its data folder.
+
+Only a token's SHA-256 is in the database: it has 256 random bits, so nothing slower is needed.
+"""
+
+import hashlib
+import secrets
+import time
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine
+from sqlmodel import Session, select
+
+from fleet_server.database.engine import writing
+from fleet_server.database.models import Person, Role, Tenant, Token
+from fleet_server.files import write_durably
+
+OPERATOR: Final = "operator"
+"""The person that the first token belongs to, with the role of an administrator."""
+
+_LOCAL: Final = "local"
+_TOKEN_BYTES: Final = 32
+
+
+def provide_token(engine: Engine, path: Path, tenant: str) -> None:
+    """See to it that ``path`` holds a token that the database knows; a lost file revokes its token."""
+    try:
+        token = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        write_durably(path, token.encode() + b"\n")
+    now_ms = time.time_ns() // 1_000_000
+    with writing(engine) as session:
+        _provide_operator(session, tenant, now_ms)
+        for old in session.exec(select(Token).where(Token.tenant == tenant, Token.name == _LOCAL)):
+            if old.sha256 != digest(token) and old.revoked_ms is None:
+                old.revoked_ms = now_ms
+        if session.get(Token, (tenant, digest(token))) is None:
+            session.add(
+                Token(tenant=tenant, sha256=digest(token), person=OPERATOR, name=_LOCAL, created_ms=now_ms)
+            )
+
+
+def is_valid(engine: Engine, tenant: str, token: str) -> bool:
+    """Whether ``token`` may speak to the API now."""
+    with Session(engine) as session:
+        known = session.get(Token, (tenant, digest(token)))
+    if known is None or known.revoked_ms is not None:
+        return False
+    return known.expires_ms is None or known.expires_ms > time.time_ns() // 1_000_000
+
+
+def digest(token: str) -> str:
+    """What the database keeps of ``token``."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _provide_operator(session: Session, tenant: str, now_ms: int) -> None:
+    if session.get(Tenant, tenant) is None:
+        session.add(Tenant(id=tenant, name=tenant, created_ms=now_ms))
+        session.flush()
+    if session.get(Person, (tenant, OPERATOR)) is None:
+        session.add(Person(tenant=tenant, id=OPERATOR, name=OPERATOR, created_ms=now_ms))
+        session.flush()
+        session.add(Role(tenant=tenant, person=OPERATOR, role="admin"))
+        session.flush()

@@ -1,0 +1,1 @@
+"""The server's answers over HTTP, one router a journey."""

@@ -1,0 +1,63 @@
+"""The application: its routers, who may call them, and how it is run and described."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from sqlalchemy import Engine
+
+from fleet_server import VERSION
+from fleet_server.api import devices, events, health, telemetry
+from fleet_server.api.centre import Centre, authorize
+from fleet_server.api.problems import Problem, install
+from fleet_server.config import ServerConfig, Settings, resolve
+from fleet_server.database.engine import open_engine
+
+GRACE_S: Final = 3
+"""How long running requests may take to end when the API is asked to stop."""
+
+_ROUTERS: Final = (devices.router, telemetry.router, events.router, health.router)
+
+
+def create_app(engine: Engine, config: ServerConfig) -> FastAPI:
+    """The API of the server that ``config`` describes, on its database."""
+    app = FastAPI(
+        title="Argan fleet server",
+        version=VERSION,
+        summary="Devices, what they report, and how they are.",
+        dependencies=[Depends(authorize)],
+        # The framework's own pages load scripts from outside; /openapi.json is served from here.
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": {"model": Problem, "description": "Why it was not answered."}},
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.centre = Centre(engine, config)
+    install(app)
+    for router in _ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def openapi_document() -> str:
+    """The API's description as it is kept in ``docs/openapi.json``."""
+    app = create_app(open_engine("sqlite://"), resolve(Path(), Settings()))
+    return json.dumps(app.openapi(), indent=2, sort_keys=True) + "\n"
+
+
+def run(config: ServerConfig, descriptor: int) -> None:
+    """Answer on the inherited socket ``descriptor`` until SIGTERM."""
+    app = create_app(open_engine(config.database_url), config)
+    server = uvicorn.Server(
+        uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
+    )
+    with socket.socket(fileno=descriptor) as listener:
+        server.run(sockets=[listener])
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

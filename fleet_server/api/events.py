@@ -1,0 +1,31 @@
+"""What policies raised, over HTTP."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from fleet_server.api.centre import Limit, Server, TimeMs
+from fleet_server.telemetry import query
+from fleet_server.telemetry.query import EventView
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+
+
+class EventList(BaseModel):
+    """Events in the order of storing; ``next_after`` asks for those stored later."""
+
+    items: list[EventView]
+    next_after: int
+
+
+@router.get("")
+def events(
+    server: Server,
+    since_ms: TimeMs = 0,
+    after: Annotated[int, Query(ge=0, le=2**53, description="The id of the last event seen.")] = 0,
+    limit: Limit = 100,
+) -> EventList:
+    """Events from ``since_ms`` on that were stored after event ``after``."""
+    items = query.events(server.engine, since_ms, after, limit)
+    return EventList(items=items, next_after=items[-1].id if items else after)

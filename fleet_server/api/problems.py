@@ -1,0 +1,101 @@
+"""What a caller is told when a request cannot be answered: a code, what happened, what to do next.
+
+One shape for every failure, whoever noticed it: a router, the checks of a request, the framework,
+or the database.
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from fleet_protocol.health import CATALOG
+from fleet_protocol.texts import _, mark
+from fleet_server.errors import Conflict, CsrRefused, NotFound, ServerError
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """Why a request was not answered. ``code`` is stable; the texts are for people."""
+
+    code: str
+    message: str
+    next_step: str
+
+
+class ProblemError(Exception):
+    """Carries a problem out of a router."""
+
+    def __init__(self, status: int, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = Problem(code=code, message=message, next_step=next_step)
+
+
+_FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
+    (NotFound, 404, "not_found", mark("Look up the name in the list of devices.")),
+    (Conflict, 409, "conflict", mark("Choose another name, or go on with the device that is there.")),
+    (CsrRefused, 422, "csr_refused", mark("Make a P-256 key and a request for it with CN=<device id>.")),
+    (ServerError, 500, "server_error", mark("Look at the server's log; the message says what to do.")),
+)
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of ``app`` answer in one shape."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(ServerError, _on_server_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(SQLAlchemyError, _on_database)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def _on_problem(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)  # noqa: S101 - the framework sorts by type
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else None
+    return JSONResponse(error.problem.model_dump(), error.status, headers)
+
+
+def _on_server_error(_request: Request, error: Exception) -> JSONResponse:
+    status, code, next_step = next(
+        (status, code, next_step)
+        for family, status, code, next_step in _FAMILIES
+        if isinstance(error, family)
+    )
+    return _answer(status, code, str(error), _(next_step))
+
+
+def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:5]
+    )
+    return _answer(422, "invalid", problems, _("Correct the request; /openapi.json describes it."))
+
+
+def _on_http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return _answer(error.status_code, code, str(error.detail), _("See /openapi.json for what there is."))
+
+
+def _on_database(_request: Request, error: Exception) -> JSONResponse:
+    _log.error("the database failed: %s", error)
+    words = CATALOG["database.down"]
+    return _answer(503, words.code, words.title, words.next_step)
+
+
+def _on_bug(_request: Request, _error: Exception) -> JSONResponse:
+    """The framework writes the traceback to the log."""
+    return _answer(500, "bug", _("The server made a mistake."), _("Report it with the API's log."))
+
+
+def _answer(status: int, code: str, message: str, next_step: str) -> JSONResponse:
+    return JSONResponse(Problem(code=code, message=message, next_step=next_step).model_dump(), status)

@@ -1,0 +1,191 @@
+"""The server's settings: what was given or chosen, remembered in its data folder.
+
+What is not given at a start is as it was at the last one, so that a server never comes back on
+another port, or on an empty database, because somebody forgot an option.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fleet_protocol.texts import _
+from fleet_server.errors import ConfigError
+from fleet_server.files import write_durably
+
+SETTINGS_FILE: Final = "server.json"
+ENDPOINTS_FILE: Final = "endpoints.json"
+TOKEN_FILE: Final = "api.token"  # noqa: S105 - a file's name
+
+EMBEDDED: Final = "embedded"
+"""In place of a URL: the server's own broker, or its own SQLite file."""
+
+MQTT_TLS_PORT: Final = 8883
+"""What IANA gives to MQTT over TLS; meant where a broker's URL names no port."""
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_DATABASES: Final = frozenset({"sqlite", "postgresql"})
+_LAST_PORT: Final = 65535
+_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a start was told or chose. A port of 0 is not chosen yet."""
+
+    database_url: str = EMBEDDED
+    mqtt_url: str = EMBEDDED
+    mqtt_port: int = 0
+    broker_host: str = "localhost"
+    api_host: str = "127.0.0.1"
+    api_port: int = 0
+    tenant: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything that the server's processes need to find each other.
+
+    ``mqtt_host`` and ``mqtt_port`` are where services and devices reach the broker; ``embedded``
+    says whether it is a child of this server.
+    """
+
+    data: Path
+    database_url: str
+    embedded: bool
+    mqtt_host: str
+    mqtt_port: int
+    api_host: str
+    api_port: int
+    tenant: str
+
+    @property
+    def authority(self) -> Path:
+        """The folder of the fleet's certificate authority."""
+        return self.data / "authority"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that every certificate of the fleet goes back to."""
+        return self.authority / "ca.pem"
+
+    @property
+    def broker(self) -> Path:
+        """The folder of the broker: its certificate, configuration, store and log."""
+        return self.data / "broker"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the services' logs."""
+        return self.data / "logs"
+
+    @property
+    def endpoints(self) -> Path:
+        """The file that says where the running server is reached."""
+        return self.data / ENDPOINTS_FILE
+
+    @property
+    def token(self) -> Path:
+        """The file with the API token of whoever may read this folder."""
+        return self.data / TOKEN_FILE
+
+    def service(self, name: str) -> Path:
+        """The folder with ``cert.pem`` and ``key.pem`` of the service ``name``."""
+        return self.data / "services" / name
+
+
+def read_settings(data: Path) -> Settings:
+    """What the last start remembered; the defaults where there was none.
+
+    Raises:
+        ConfigError: the file is there and cannot be read.
+    """
+    path = data / SETTINGS_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Settings)
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(
+            _("{path} cannot be used ({reason}); correct it, or remove it to begin with defaults").format(
+                path=path, reason=error
+            )
+        ) from error
+
+
+def save_settings(data: Path, settings: Settings) -> None:
+    """Remember ``settings`` for the services, and for the next start. It may hold a password: 0600."""
+    write_durably(data / SETTINGS_FILE, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
+
+
+def load(data: Path) -> ServerConfig:
+    """The configuration of the server that runs on ``data``; for its services."""
+    return resolve(data, read_settings(data))
+
+
+def resolve(data: Path, settings: Settings) -> ServerConfig:
+    """``settings`` with their defaults filled in.
+
+    Raises:
+        ConfigError: a URL or a port that cannot be used.
+    """
+    embedded = settings.mqtt_url == EMBEDDED
+    host, port = (settings.broker_host, settings.mqtt_port) if embedded else _broker(settings.mqtt_url)
+    return ServerConfig(
+        data=data,
+        database_url=_database(data, settings.database_url),
+        embedded=embedded,
+        mqtt_host=_host(host),
+        mqtt_port=_port(port),
+        api_host=_host(settings.api_host),
+        api_port=_port(settings.api_port),
+        tenant=settings.tenant,
+    )
+
+
+def without_password(url: str) -> str:
+    """``url`` as it may be shown."""
+    parts = urlsplit(url)
+    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@", 1)
+
+
+def _database(data: Path, url: str) -> str:
+    if url == EMBEDDED:
+        return f"sqlite:///{data / 'fleet.db'}"
+    if urlsplit(url).scheme not in _DATABASES:
+        raise ConfigError(
+            _(
+                "{url!r} is no database URL; use postgresql://USER@HOST/NAME, sqlite:///PATH or 'embedded'"
+            ).format(url=without_password(url))
+        )
+    return url
+
+
+def _broker(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or parts.scheme != "mqtts":
+        raise ConfigError(
+            _(
+                "{url!r} is no broker URL; use mqtts://HOST[:PORT] (TLS proves who speaks) or 'embedded'"
+            ).format(url=url)
+        )
+    return host, port or MQTT_TLS_PORT
+
+
+def _host(host: str) -> str:
+    if not _HOST.match(host):
+        raise ConfigError(_("{host!r} is no host; use a name or an IP address").format(host=host[:80]))
+    return host
+
+
+def _port(port: int) -> int:
+    if not 0 <= port <= _LAST_PORT:
+        raise ConfigError(_("{port} is no port; use 1 to 65535, or 0 for a free one").format(port=port))
+    return port

@@ -1,0 +1,1 @@
+"""The tables, the engine that reaches them, and how they come to be: SQLite and PostgreSQL alike."""

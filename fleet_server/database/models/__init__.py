@@ -1,0 +1,84 @@
+"""Every table of the server, by journey; importing this package fills ``metadata``.
+
+The tenant is part of every key. Tables that are read in the order of their making carry a
+surrogate number as primary key, and the tenant in each index beside it.
+"""
+
+from fleet_server.database.models.access import AuditRecord, Person, Role, Token
+from fleet_server.database.models.base import Model
+from fleet_server.database.models.devices import (
+    Certificate,
+    Device,
+    Enrollment,
+    HardwareUnit,
+    Site,
+    Tenant,
+    Twin,
+    TwinHalf,
+)
+from fleet_server.database.models.escalation import Answer, Job, Request
+from fleet_server.database.models.service import RefusalCount, RefusedMessage, ServerHealth, Service
+from fleet_server.database.models.telemetry import (
+    Batch,
+    Event,
+    Gap,
+    IngestCursor,
+    Metric,
+    MetricBinding,
+    PendingBatch,
+    Presence,
+    inference,
+    reading,
+)
+from fleet_server.database.models.updates import (
+    Approval,
+    Artifact,
+    Assignment,
+    DeviceGroup,
+    Proposal,
+    Rollout,
+    Wave,
+)
+
+metadata = Model.metadata
+
+__all__ = [
+    "Answer",
+    "Approval",
+    "Artifact",
+    "Assignment",
+    "AuditRecord",
+    "Batch",
+    "Certificate",
+    "Device",
+    "DeviceGroup",
+    "Enrollment",
+    "Event",
+    "Gap",
+    "HardwareUnit",
+    "IngestCursor",
+    "Job",
+    "Metric",
+    "MetricBinding",
+    "Model",
+    "PendingBatch",
+    "Person",
+    "Presence",
+    "Proposal",
+    "RefusalCount",
+    "RefusedMessage",
+    "Request",
+    "Role",
+    "Rollout",
+    "ServerHealth",
+    "Service",
+    "Site",
+    "Tenant",
+    "Token",
+    "Twin",
+    "TwinHalf",
+    "Wave",
+    "inference",
+    "metadata",
+    "reading",
+]

@@ -1,0 +1,44 @@
+"""Adding a device to the fleet: its signed request becomes a registered device and a certificate.
+
+The device's private key is made where the device is, and never comes here.
+"""
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Engine
+
+from fleet_server.config import ServerConfig
+from fleet_server.devices.registry import add_device
+from fleet_server.link.authority import open_authority
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What a new device needs to reach the broker and to prove itself there."""
+
+    certificate_pem: str
+    ca_pem: str
+    broker_host: str
+    broker_port: int
+
+
+def enroll(
+    engine: Engine, config: ServerConfig, device: str, csr_pem: str, profile: str, site: str | None
+) -> Enrolled:
+    """Register ``device`` and sign its request.
+
+    Raises:
+        CsrRefused: the request is not one of this device.
+        Conflict: there is a device of this name.
+        AuthorityError: the fleet's key cannot be used.
+    """
+    authority = open_authority(config.authority, may_make=False)
+    certificate = authority.issue_for_device(device, csr_pem.encode())
+    add_device(engine, config.tenant, device, profile, site, certificate)
+    return Enrolled(
+        certificate_pem=certificate.public_bytes(Encoding.PEM).decode(),
+        ca_pem=authority.pem.decode(),
+        broker_host=config.mqtt_host,
+        broker_port=config.mqtt_port,
+    )

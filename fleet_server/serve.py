@@ -1,0 +1,244 @@
+"""``fleet-server serve``: makes what a server needs, then runs its processes until asked to end.
+
+Order matters: nothing is started before everything that a person could have got wrong was looked
+at, and ``endpoints.json`` appears only when all of it answers.
+"""
+
+import fcntl
+import http.client
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from fleet_protocol.texts import _
+from fleet_server.access.tokens import provide_token
+from fleet_server.config import (
+    LOOPBACK,
+    SETTINGS_FILE,
+    ServerConfig,
+    Settings,
+    resolve,
+    save_settings,
+    without_password,
+)
+from fleet_server.database.engine import open_engine
+from fleet_server.database.schema import upgrade
+from fleet_server.errors import ConfigError, StoreError
+from fleet_server.files import make_folder, write_durably
+from fleet_server.health import has_started
+from fleet_server.link import mosquitto
+from fleet_server.link.authority import open_authority, provide_broker, provide_service
+from fleet_server.supervisor import Program, Stopped, Supervisor
+
+BROKER_READY_S: Final = 20.0
+"""A broker that loads a large store takes seconds."""
+
+SERVICES_READY_S: Final = 60.0
+"""Starting Python three times at once on a small board takes its time."""
+
+_ANSWER_S: Final = 2.0
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Where the running server is reached, for whoever may read its data folder."""
+
+    api_url: str
+    mqtt_host: str
+    mqtt_port: int
+    ca: str
+    token_file: str
+
+
+def serve(data: Path, settings: Settings) -> None:
+    """Run the server on the folder ``data`` until SIGTERM or SIGINT.
+
+    Raises:
+        ServerError: it cannot start; the message says what to do.
+    """
+    # Whatever a child writes, the database too, is for the owner alone.
+    os.umask(0o077)
+    make_folder(data)
+    with _locked(data), Supervisor() as supervisor:
+        try:
+            config, listener = _prepare(data, settings)
+            with listener:
+                _start(supervisor, config, listener)
+                try:
+                    _announce(config)
+                    supervisor.run()
+                finally:
+                    config.endpoints.unlink(missing_ok=True)
+        except Stopped:
+            return
+
+
+def _prepare(data: Path, settings: Settings) -> tuple[ServerConfig, socket.socket]:
+    """Look at everything that can be wrong, choose ports, and remember the choice."""
+    asked = resolve(data, settings)
+    asked.endpoints.unlink(missing_ok=True)
+    if asked.embedded:
+        mosquitto.find_mosquitto()
+        address = mosquitto.listening_address(asked.mqtt_host)
+        port = mosquitto.free_port(asked.mqtt_port, address, "--mqtt-port")
+        settings = msgspec.structs.replace(settings, mqtt_port=port)
+    listener = _listen(asked.api_host, asked.api_port)
+    settings = msgspec.structs.replace(settings, api_port=listener.getsockname()[1])
+    config = resolve(data, settings)
+    engine = _open_database(config.database_url)
+    _provide_certificates(config, is_first=not (data / SETTINGS_FILE).exists())
+    provide_token(engine, config.token, config.tenant)
+    engine.dispose()
+    make_folder(config.logs)
+    save_settings(data, settings)
+    return config, listener
+
+
+def _provide_certificates(config: ServerConfig, *, is_first: bool) -> None:
+    authority = open_authority(config.authority, may_make=is_first)
+    for name in mosquitto.SERVICES:
+        provide_service(authority, config.service(name), name)
+    provide_broker(authority, config.broker, config.mqtt_host)
+    mosquitto.write_configuration(config)
+
+
+def _start(supervisor: Supervisor, config: ServerConfig, listener: socket.socket) -> None:
+    if config.embedded:
+        supervisor.start(_broker_program(config))
+        supervisor.wait_until(partial(mosquitto.accepts, config), BROKER_READY_S, _("the broker"))
+    began_ms = time.time_ns() // 1_000_000
+    supervisor.start(_service_program(config, "ingest"))
+    supervisor.start(_service_program(config, "watch"))
+    supervisor.start(_service_program(config, "api", listener.fileno()))
+    engine = open_engine(config.database_url)
+    try:
+        # With an outside broker that is away, ingest waits for it; the watch says so.
+        for name in mosquitto.SERVICES if config.embedded else (mosquitto.WATCH,):
+            supervisor.wait_until(partial(has_started, engine, name, began_ms), SERVICES_READY_S, name)
+    finally:
+        engine.dispose()
+    supervisor.wait_until(partial(_answers, config), SERVICES_READY_S, _("the API"))
+
+
+def _broker_program(config: ServerConfig) -> Program:
+    return Program(
+        name="mosquitto",
+        command=(mosquitto.find_mosquitto(), "-c", str(config.broker / "mosquitto.conf")),
+        log=config.broker / "mosquitto.log",
+        # It saves its queues when asked politely, and always obeys.
+        orphaned=signal.SIGTERM,
+    )
+
+
+def _service_program(config: ServerConfig, name: str, *descriptors: int) -> Program:
+    inherited = (part for number in descriptors for part in ("--descriptor", str(number)))
+    command = (sys.executable, "-m", "fleet_server", name, "--data", str(config.data), *inherited)
+    return Program(name, command, config.logs / f"{name}.log", descriptors)
+
+
+def _announce(config: ServerConfig) -> None:
+    url = _api_url(config)
+    endpoints = Endpoints(
+        api_url=url,
+        mqtt_host=config.mqtt_host,
+        mqtt_port=config.mqtt_port,
+        ca=str(config.ca),
+        token_file=str(config.token),
+    )
+    write_durably(config.endpoints, msgspec.json.format(msgspec.json.encode(endpoints)) + b"\n")
+    _say(
+        _("Ready. API {url}, broker {host}:{port}, data {data}").format(
+            url=url, host=config.mqtt_host, port=config.mqtt_port, data=config.data
+        )
+    )
+    if config.api_host not in LOOPBACK:
+        _say(
+            _("The API speaks plain HTTP on {host}: put a TLS proxy before it.").format(host=config.api_host)
+        )
+
+
+def _api_url(config: ServerConfig) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.api_host, config.api_host)  # noqa: S104
+    return f"http://{host}:{config.api_port}"
+
+
+def _answers(config: ServerConfig) -> bool:
+    """Whether the API answers, were it only to refuse a stranger."""
+    host, port = _api_url(config).removeprefix("http://").rsplit(":", 1)
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ANSWER_S)
+    try:
+        connection.request("GET", "/v1/health")
+        return connection.getresponse().status == http.HTTPStatus.UNAUTHORIZED
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The API's socket: kept by this process, so that a restart of the API refuses nobody."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            _("the API cannot listen on {host}:{port} ({reason}); stop what does, or give --api-port").format(
+                host=host, port=port, reason=os.strerror(error.errno) if error.errno else error
+            )
+        ) from error
+
+
+def _open_database(url: str) -> Engine:
+    """The database with its tables up to date."""
+    try:
+        engine = open_engine(url)
+        upgrade(engine)
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            _("{module} is not installed; run: pip install 'argan[postgres]'").format(module=error.name)
+        ) from error
+    except (SQLAlchemyError, ValueError) as error:
+        raise StoreError(
+            _(
+                "the database {url} cannot be used ({reason}); check that it runs and that the URL is right"
+            ).format(
+                url=without_password(url), reason=str(getattr(error, "orig", None) or error).strip()[:300]
+            )
+        ) from error
+    return engine
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the folder for this process; the kernel lets go of it however the process ends."""
+    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 20).decode().strip()
+        os.close(descriptor)
+        raise ConfigError(
+            _("a server runs on {data} already (process {pid}); stop it, or give another folder").format(
+                data=data, pid=owner
+            )
+        ) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - said to whoever started it

@@ -1,0 +1,203 @@
+"""The ingest process: receives, commits, and only then acknowledges, to the broker and to the devices.
+
+The order is the promise. The broker's copy is given up (PUBACK), and a device's copy is given up
+(``down/ack``), only for what :meth:`Store.commit` has made durable. While the database cannot be
+written nothing is acknowledged and everything waits where it is safe: in the broker and on the
+devices.
+"""
+
+import logging
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Final
+
+from sqlalchemy import Engine
+
+from fleet_protocol.messages import Ack, encode
+from fleet_protocol.texts import _
+from fleet_protocol.topics import Channel, every_device, topic
+from fleet_server.config import ServerConfig
+from fleet_server.database.engine import open_engine
+from fleet_server.database.partitions import DAY_MS, ensure_partitions
+from fleet_server.database.service import BEAT_S, beat, clear_code, raise_code
+from fleet_server.errors import StoreError
+from fleet_server.link.mosquitto import INGEST
+from fleet_server.link.mqtt import Arrival, Broker, Subscriber, Subscription
+from fleet_server.telemetry.admission import TAKEN
+from fleet_server.telemetry.faults import unavailable
+from fleet_server.telemetry.store import Outcome, Store
+
+BATCH: Final = 500
+"""Messages in one transaction: beyond it a commit's cost is spread thin already."""
+
+LINGER_S: Final = 0.02
+"""How long the first message of a transaction waits for company."""
+
+ACK_EXPIRY_S: Final = 300
+"""An acknowledgement that a device has not fetched by then is stale: it has asked again."""
+
+RETRY_S: Final = (0.1, 5.0)
+"""First and longest wait for a database that cannot be written."""
+
+PARTITION_DAYS: Final = (14, 3)
+"""Days behind and ahead that have a partition of their own; what is older waits in the default one."""
+
+log: Final = logging.getLogger(__name__)
+
+
+class Stop:
+    """Whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+
+    def ask(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Ask; also as a signal handler."""
+        self.is_asked = True
+
+
+class Ingest:
+    """One subscriber, one store, and what goes between them."""
+
+    def __init__(self, subscriber: Subscriber, store: Store, engine: Engine, stop: Stop) -> None:
+        self._subscriber: Final = subscriber
+        self._store: Final = store
+        self._stop: Final = stop
+        self._chores: Final = _Chores(engine)
+
+    def run(self) -> None:
+        """Take in messages until asked to stop."""
+        while not self._stop.is_asked:
+            self.step()
+
+    def step(self) -> None:
+        """Take in what has come, if anything."""
+        arrivals = self._subscriber.collect(BATCH, wait_s=1.0, linger_s=LINGER_S)
+        if arrivals:
+            outcome = self._commit(arrivals)
+            if outcome is None:
+                return
+            self._subscriber.acknowledge(arrivals)
+            self._answer(outcome)
+        if self._subscriber.is_connected:
+            self._chores.do()
+
+    def _commit(self, arrivals: list[Arrival]) -> Outcome | None:
+        """Commit, however long the database takes to come back; nothing if asked to stop before."""
+        attempts = 0
+        while not self._stop.is_asked:
+            try:
+                outcome = self._store.commit(arrivals)
+            except StoreError as error:
+                attempts += 1
+                self._chores.database_failed(error)
+                self._wait(attempts)
+            else:
+                self._chores.database_worked()
+                return outcome
+        return None
+
+    def _wait(self, attempts: int) -> None:
+        first, longest = RETRY_S
+        wait_s = random.uniform(first, min(longest, first * 2 ** min(attempts, 16)))  # noqa: S311 - no secret
+        deadline = time.monotonic() + wait_s
+        while not self._stop.is_asked and (left := deadline - time.monotonic()) > 0:
+            self._subscriber.tend(min(left, 0.5))
+
+    def _answer(self, outcome: Outcome) -> None:
+        for device, marks in outcome.marks.items():
+            self._subscriber.publish(topic(device, Channel.ACK), encode(Ack(marks=marks)), ACK_EXPIRY_S)
+
+
+class _Chores:
+    """What ingest does now and then: says that it lives, tells of its database, makes partitions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._started_ms = _now_ms()
+        self._next_beat = 0.0
+        self._partitions_until_ms = 0
+        self._down_since_ms: int | None = None
+        self._failures = 0
+        self._reason = ""
+
+    def do(self) -> None:
+        """Do what is due."""
+        if time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + BEAT_S
+        try:
+            with unavailable():
+                beat(self._engine, INGEST, self._started_ms, _now_ms())
+                self._provide_partitions()
+        except StoreError as error:
+            log.warning("%s", error)
+
+    def database_failed(self, error: StoreError) -> None:
+        """Raise ``database.down``, as far as the database lets it be written."""
+        self._failures += 1
+        self._reason = str(error)
+        if self._down_since_ms is None:
+            self._down_since_ms = _now_ms()
+            log.error("%s", error)
+        with suppress(StoreError), unavailable():
+            raise_code(self._engine, "database.down", self._down_since_ms, self._reason, 0)
+
+    def database_worked(self) -> None:
+        """Write down what happened, and that it is over."""
+        if self._down_since_ms is None:
+            return
+        log.warning(_("the database can be written again"))
+        with suppress(StoreError), unavailable():
+            raise_code(self._engine, "database.down", self._down_since_ms, self._reason, self._failures)
+            clear_code(self._engine, "database.down", _now_ms())
+            self._down_since_ms, self._failures = None, 0
+
+    def _provide_partitions(self) -> None:
+        behind, ahead = PARTITION_DAYS
+        now_ms = _now_ms()
+        if now_ms < self._partitions_until_ms:
+            return
+        ensure_partitions(self._engine, now_ms - behind * DAY_MS, behind + ahead)
+        self._partitions_until_ms = now_ms + DAY_MS // 2
+
+
+def run(config: ServerConfig) -> None:
+    """Be the ingest process of the server on ``config`` until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    folder = config.service(INGEST)
+    broker = Broker(
+        config.mqtt_host, config.mqtt_port, INGEST, config.ca, folder / "cert.pem", folder / "key.pem"
+    )
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop.ask)
+    with running(broker, config.database_url, stop) as ingest:
+        ingest.run()
+
+
+@contextmanager
+def running(broker: Broker, database_url: str, stop: Stop) -> Iterator[Ingest]:
+    """An ingest with its connections, closed in order."""
+    engine = open_engine(database_url)
+    store = Store(engine)
+    subscriber = Subscriber(broker, subscriptions())
+    try:
+        yield Ingest(subscriber, store, engine, stop)
+    finally:
+        subscriber.close()
+        store.close()
+        engine.dispose()
+
+
+def subscriptions() -> list[Subscription]:
+    """All devices' channels that ingest takes in."""
+    return [Subscription(every_device(channel), channel.delivery.retained) for channel in TAKEN]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,81 @@
+"""Ingest's transactions on SQLite: the raw driver, prepared statements, the write lock from the start."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from sqlalchemy import Engine
+
+from fleet_server.telemetry.rows import Row
+from fleet_server.telemetry.writer import Lookups, Writer
+
+# CROSS JOIN keeps SQLite from looping over the table instead of over the keys.
+_LOOKUPS: Final = Lookups(
+    devices="SELECT id, tenant FROM device WHERE id IN (SELECT value FROM json_each(?))",
+    cursors=(
+        "SELECT c.tenant, c.device, c.epoch, c.stream, c.id, c.contiguous FROM json_each(?) AS k"
+        " CROSS JOIN ingest_cursor AS c ON c.tenant = json_extract(k.value, '$[0]')"
+        " AND c.device = json_extract(k.value, '$[1]') AND c.epoch = json_extract(k.value, '$[2]')"
+        " AND c.stream = json_extract(k.value, '$[3]')"
+    ),
+    pending=(
+        "SELECT cursor, first, last FROM pending_batch"
+        " WHERE cursor IN (SELECT value FROM json_each(?)) ORDER BY cursor, first"
+    ),
+    bindings=(
+        "SELECT b.tenant, b.device, b.epoch, b.number, b.metric FROM json_each(?) AS k"
+        " CROSS JOIN metric_binding AS b ON b.tenant = json_extract(k.value, '$[0]')"
+        " AND b.device = json_extract(k.value, '$[1]') AND b.epoch = json_extract(k.value, '$[2]')"
+    ),
+    metrics=(
+        "SELECT m.tenant, m.device, m.name, m.unit, m.kind, m.id FROM json_each(?) AS k"
+        " CROSS JOIN metric AS m ON m.tenant = json_extract(k.value, '$[0]')"
+        " AND m.device = json_extract(k.value, '$[1]') AND m.name = json_extract(k.value, '$[2]')"
+        " AND m.unit = json_extract(k.value, '$[3]') AND m.kind = json_extract(k.value, '$[4]')"
+    ),
+)
+
+
+class SqliteWriter(Writer):
+    """One SQLite connection; its write lock is what keeps two ingests apart."""
+
+    lookups = _LOOKUPS
+
+    def __init__(self, engine: Engine) -> None:
+        self._pooled = engine.raw_connection()
+        connection = self._pooled.driver_connection
+        assert isinstance(connection, sqlite3.Connection)  # noqa: S101 - the engine's dialect says so
+        self._connection = connection
+
+    def begin(self) -> None:
+        """Take the write lock."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Write the log through to the disk."""
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        """Undo what was begun."""
+        with suppress(sqlite3.Error):
+            self._connection.rollback()
+
+    def close(self) -> None:
+        """Close the connection instead of returning it to the pool: it may be broken."""
+        with suppress(sqlite3.Error):
+            self._pooled.invalidate()
+
+    def fetch(self, statement: str, keys: str) -> Iterable[Row]:
+        """All rows."""
+        return self._connection.execute(statement, (keys,)).fetchall()
+
+    def run(self, statement: str, rows: Sequence[Row]) -> None:
+        """One prepared statement for all rows."""
+        self._connection.executemany(statement, rows)
+
+    def append(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """One prepared insert for all rows."""
+        values = ", ".join("?" * len(columns))
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - our own names
+        self._connection.executemany(statement, rows)

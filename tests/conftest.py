@@ -1,0 +1,51 @@
+"""Fixtures that any test may ask for: an authority, a broker, a consumer, agents that end with the test."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agents import AgentProcess
+from tests.support.authority import TestAuthority
+from tests.support.broker import SERVICE, TestBroker
+from tests.support.consumer import Consumer, consuming
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> TestAuthority:
+    """The certificate authority of the test run."""
+    return TestAuthority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def broker(tmp_path: Path, authority: TestAuthority) -> Iterator[TestBroker]:
+    """A running mosquitto."""
+    broker = TestBroker(tmp_path / "broker", authority)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def consumer(broker: TestBroker, authority: TestAuthority) -> Iterator[Consumer]:
+    """A server side that acknowledges what it holds."""
+    with consuming(broker.port, authority.issue(SERVICE)) as consumer:
+        yield consumer
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path, authority: TestAuthority) -> Iterator[Callable[..., AgentProcess]]:
+    """Starts agents by name, port and configuration sections; they end with the test."""
+    agents: list[AgentProcess] = []
+
+    def start(name: str, port: int, sections: str, *, run: bool = True) -> AgentProcess:
+        agent = AgentProcess(tmp_path / name, authority.issue(name), port, sections)
+        agents.append(agent)
+        if run:
+            agent.start()
+        return agent
+
+    yield start
+    for agent in agents:
+        if agent.process is not None and agent.process.poll() is None:
+            agent.kill()
