@@ -5,8 +5,6 @@ as TensorFlow Lite's specification says, and written as a ``.tflite`` file that 
 It serves where a model's size matters and the committed ones do not have it.
 """
 
-import hashlib
-import io
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from benchmarks import bundles
 from fleet_protocol import manifest as mf
 
 HIDDEN: Final = 32
@@ -30,15 +29,9 @@ def write_bundle(folder: Path, elements: int = 512, *, seed: int = 0) -> mf.Mani
     components = np.linalg.svd(signals, full_matrices=False)[2][:HIDDEN].astype(np.float32)
     rebuilt = np.asarray(signals @ components.T @ components, dtype=np.float32)
     content, given, taken = _file(signals, components, rebuilt)
-    golden = io.BytesIO()
-    np.savez_compressed(golden, inputs=signals[:40], outputs=rebuilt[:40])
-    manifest = _manifest(
-        {"model.tflite": content, "golden.npz": golden.getvalue()}, given, taken, float(np.ptp(rebuilt)) / 25
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.tflite").write_bytes(content)
-    (folder / "golden.npz").write_bytes(golden.getvalue())
-    (folder / "manifest.json").write_bytes(mf.encode(manifest))
+    contents = {"model.tflite": content, "golden.npz": bundles.pack(signals[:40], rebuilt[:40])}
+    manifest = _manifest(contents, given, taken, float(np.ptp(rebuilt)) / 25)
+    bundles.write(folder, manifest, contents)
     return manifest
 
 
@@ -63,9 +56,7 @@ def _manifest(
         release=1,
         licence="Apache-2.0",
         description="Linear autoencoder of synthetic signals; for tests and benchmarks.",
-        files=tuple(
-            mf.File(name, hashlib.sha256(each).hexdigest(), len(each)) for name, each in contents.items()
-        ),
+        files=bundles.entries(contents),
         variants=(variant,),
         step_s=1.0,
         features=(mf.Feature(metric="signal", kind=mf.FeatureKind.STANDARD, length=given.elements),),

@@ -88,6 +88,8 @@ def connect(url: str | None, token_file: Path | None, data: Path | None) -> Iter
         token = token_file.read_text("ascii").strip()
     except (OSError, ValueError) as error:
         raise UsageError(_("the token cannot be read: {reason}").format(reason=error)) from error
+    if not token or not token.isprintable():
+        raise UsageError(_("{path} holds no token; it is one line").format(path=token_file))
     headers = {"Authorization": f"Bearer {token}"}
     # No proxy from the environment: the token goes to the named server and nowhere else.
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:

@@ -45,6 +45,7 @@ class FeatureKind(StrEnum):
 
     STANDARD = "standard"
     SEASONAL = "seasonal"
+    PROFILE = "profile"
 
 
 class OutputKind(StrEnum):
@@ -103,6 +104,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ``seasonal``: the last ``length`` samples less the mean at the same place in the ``cycles``
     whole periods before them, over the spread of those periods (the root mean square of what they
     differ from that mean), never less than ``scale``; one period is ``length`` samples.
+    ``profile``: the usual course of a period, which says where in it the window ends: the same mean
+    of the ``cycles`` periods, less its average, over its spread, never less than ``scale``.
     """
 
     metric: Identifier
@@ -265,11 +268,8 @@ def _contradictions(manifest: Manifest) -> list[str]:
     problems += [
         _("file {name!r} is named but not listed").format(name=name) for name in sorted(named - known)
     ]
-    problems += [
-        _feature_problem(each)
-        for each in manifest.features
-        if each.scale <= 0 or not math.isfinite(each.scale)
-    ]
+    for feature in manifest.features:
+        problems += _feature_problems(feature)
     if manifest.output.alarm_label not in manifest.output.labels:
         problems.append(
             _("alarm label {label!r} is not among the labels").format(label=manifest.output.alarm_label)
@@ -277,8 +277,17 @@ def _contradictions(manifest: Manifest) -> list[str]:
     return problems
 
 
-def _feature_problem(feature: Feature) -> str:
-    return _("feature of {metric!r}: scale must be above 0").format(metric=feature.metric)
+def _feature_problems(feature: Feature) -> list[str]:
+    problems = []
+    if not (feature.scale > 0 and math.isfinite(feature.scale)):
+        problems.append(_("feature of {metric!r}: scale must be above 0").format(metric=feature.metric))
+    if feature.kind is not FeatureKind.STANDARD and feature.cycles < 1:
+        problems.append(
+            _("feature of {metric!r}: {kind} needs at least one cycle").format(
+                metric=feature.metric, kind=feature.kind
+            )
+        )
+    return problems
 
 
 def _tensor_problems(variant: ModelFile, given: int) -> list[str]:

@@ -15,6 +15,7 @@ import msgspec
 from fleet_protocol.texts import _
 from fleet_server.config import load, read_settings
 from fleet_server.errors import ServerError
+from fleet_server.files import make_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +86,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _serve(options: argparse.Namespace) -> None:
     from fleet_server.serve import serve
 
+    make_folder(options.data)
     remembered = read_settings(options.data)
     given = {
         name: value

@@ -61,47 +61,50 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 
 def serve(data: Path, settings: Settings) -> None:
-    """Run the server on the folder ``data`` until SIGTERM or SIGINT.
+    """Run the server on the folder ``data``, which is there, until SIGTERM or SIGINT.
 
     Raises:
         ServerError: it cannot start; the message says what to do.
     """
     # Whatever a child writes, the database too, is for the owner alone.
     os.umask(0o077)
-    make_folder(data)
     with _locked(data), Supervisor() as supervisor:
-        try:
-            config, listener = _prepare(data, settings)
-            with listener:
+        asked = resolve(data, settings)
+        asked.endpoints.unlink(missing_ok=True)
+        mqtt_port = _broker_port(asked) if asked.embedded else settings.mqtt_port
+        with _listen(asked.api_host, asked.api_port) as listener:
+            chosen = msgspec.structs.replace(
+                settings, mqtt_port=mqtt_port, api_port=listener.getsockname()[1]
+            )
+            config = resolve(data, chosen)
+            _provide(config)
+            save_settings(data, chosen)
+            try:
                 _start(supervisor, config, listener)
-                try:
-                    _announce(config)
-                    supervisor.run()
-                finally:
-                    config.endpoints.unlink(missing_ok=True)
-        except Stopped:
-            return
+                _announce(config)
+                supervisor.run()
+            except Stopped:
+                return
+            finally:
+                config.endpoints.unlink(missing_ok=True)
 
 
-def _prepare(data: Path, settings: Settings) -> tuple[ServerConfig, socket.socket]:
-    """Look at everything that can be wrong, choose ports, and remember the choice."""
-    asked = resolve(data, settings)
-    asked.endpoints.unlink(missing_ok=True)
-    if asked.embedded:
-        mosquitto.find_mosquitto()
-        address = mosquitto.listening_address(asked.mqtt_host)
-        port = mosquitto.free_port(asked.mqtt_port, address, "--mqtt-port")
-        settings = msgspec.structs.replace(settings, mqtt_port=port)
-    listener = _listen(asked.api_host, asked.api_port)
-    settings = msgspec.structs.replace(settings, api_port=listener.getsockname()[1])
-    config = resolve(data, settings)
+def _broker_port(asked: ServerConfig) -> int:
+    """The embedded broker's port: the one asked for if it can be had, a free one for 0."""
+    mosquitto.find_mosquitto()
+    address = mosquitto.listening_address(asked.mqtt_host)
+    return mosquitto.free_port(asked.mqtt_port, address, "--mqtt-port")
+
+
+def _provide(config: ServerConfig) -> None:
+    """Make what is missing: tables, authority, certificates, token, folders."""
     engine = _open_database(config.database_url)
-    _provide_certificates(config, is_first=not (data / SETTINGS_FILE).exists())
-    provide_token(engine, config.token, config.tenant)
-    engine.dispose()
+    try:
+        _provide_certificates(config, is_first=not (config.data / SETTINGS_FILE).exists())
+        provide_token(engine, config.token, config.tenant)
+    finally:
+        engine.dispose()
     make_folder(config.logs)
-    save_settings(data, settings)
-    return config, listener
 
 
 def _provide_certificates(config: ServerConfig, *, is_first: bool) -> None:
@@ -200,6 +203,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _open_database(url: str) -> Engine:
     """The database with its tables up to date."""
+    engine = None
     try:
         engine = open_engine(url)
         upgrade(engine)
@@ -208,6 +212,8 @@ def _open_database(url: str) -> Engine:
             _("{module} is not installed; run: pip install 'argan[postgres]'").format(module=error.name)
         ) from error
     except (SQLAlchemyError, ValueError) as error:
+        if engine is not None:
+            engine.dispose()
         raise StoreError(
             _(
                 "the database {url} cannot be used ({reason}); check that it runs and that the URL is right"

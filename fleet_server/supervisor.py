@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 from fleet_protocol.texts import _
 from fleet_server.errors import ConfigError, ServerError
@@ -82,13 +82,15 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         self._waker, self._wakeup = socket.socketpair()
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         for end in (self._waker, self._wakeup):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        self._before = {
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)
+        }
         self._selector.register(self._waker, selectors.EVENT_READ)
         return self
 
@@ -96,6 +98,8 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_all()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
         self._selector.close()
         self._waker.close()

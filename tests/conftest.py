@@ -9,6 +9,7 @@ from tests.support.agents import AgentProcess
 from tests.support.authority import TestAuthority
 from tests.support.broker import SERVICE, TestBroker
 from tests.support.consumer import Consumer, consuming
+from tests.support.disk import small_file_system
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,13 @@ def start_agent(tmp_path: Path, authority: TestAuthority) -> Iterator[Callable[.
     for agent in agents:
         if agent.process is not None and agent.process.poll() is None:
             agent.kill()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    folder = tmp_path / "disk"
+    with small_file_system(folder) as mounted:
+        if not mounted:
+            pytest.skip("mounting a small file system needs root")
+        yield folder

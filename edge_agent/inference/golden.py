@@ -71,7 +71,7 @@ def check(bundle: Bundle, runtime: Runtime) -> Verdict:
 def _compare(engine: Engine, inputs: Vector, outputs: Vector) -> tuple[float, float]:
     worst, agreed = 0.0, 0
     for given, wanted in zip(inputs, outputs, strict=True):
-        engine.real[:] = given
+        np.divide(given, engine.unit, out=engine.given)
         expected = engine.expected(wanted)
         scored, numbers = engine.output()
         # NumPy's maximum keeps what is no number, Python's may lose it.
@@ -83,7 +83,7 @@ def _compare(engine: Engine, inputs: Vector, outputs: Vector) -> tuple[float, fl
 def _speed(engine: Engine, inputs: Vector) -> float:
     timings = []
     for turn in range(max(MIN_TIMED, len(inputs))):
-        engine.real[:] = inputs[turn % len(inputs)]
+        np.divide(inputs[turn % len(inputs)], engine.unit, out=engine.given)
         started = time.perf_counter_ns()
         engine.answer()
         timings.append(time.perf_counter_ns() - started)
@@ -119,7 +119,7 @@ def _load(engine: Engine, bundle: Bundle) -> tuple[Vector, Vector]:
         if unpacked > MAX_UNPACKED:
             raise ValueError(_("{size} bytes unpacked").format(size=unpacked))
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            inputs = _rows(arrays["inputs"], engine.real.size)
+            inputs = _rows(arrays["inputs"], engine.given.size)
             outputs = _rows(arrays["outputs"], engine.variant.output.elements)
         if not len(inputs) == len(outputs) > 0:
             raise ValueError(

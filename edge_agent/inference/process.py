@@ -45,11 +45,8 @@ class Placed:
     region: int
     """Descriptor of the shared memory."""
     median_us: float
-
-    @property
-    def ring(self) -> bytes:
-        """What asks for this model's answer."""
-        return self.load.number.to_bytes()
+    ring: bytes
+    """What asks for this model's answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,11 @@ class Worker:
                     ) from None
                 raise
             placed = Placed(
-                msgspec.structs.replace(load, check=False), loaded.digest, region, loaded.median_us
+                msgspec.structs.replace(load, check=False),
+                loaded.digest,
+                region,
+                loaded.median_us,
+                load.number.to_bytes(),
             )
             self._placed[load.number] = placed
             return placed
@@ -130,7 +131,7 @@ class Worker:
             child = self._child
             if child is None or self._pending:
                 child = self._ready()
-            if placed.load.number in self._refused:
+            if self._refused and placed.load.number in self._refused:
                 raise self._refused[placed.load.number]
             child.follower.follow()
             try:

@@ -3,9 +3,9 @@
 import importlib.util
 import mmap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from edge_agent.inference.bundle import Bundle, read_bundle
 from edge_agent.inference.process import Placed, Worker
 from fleet_protocol.manifest import Manifest, Runtime
 from fleet_protocol.texts import _
+
+if TYPE_CHECKING:
+    from edge_agent.inference.answers import Scored, Vector
 
 Isolation = Literal["worker", "none"]
 
@@ -103,24 +106,23 @@ class DirectSession:
         from edge_agent.inference.engine import Engine
 
         self.manifest, self.digest, self.runtime = bundle.manifest, bundle.digest, runtime
-        self._engine = Engine(bundle, runtime)
+        self._infer: Callable[[Sequence[Vector]], Scored] = Engine(bundle, runtime).infer
         self._labels: Final = self.manifest.output.labels
         self._numbers: Final = np.frombuffer
-        self._float32: Final = np.float32
+        self._types: Final = [np.float32] * len(self.manifest.features)
 
     def infer(self, windows: Sequence[Window]) -> Answer:
         """See :class:`Session`."""
         started = time.perf_counter_ns()
-        numbers, float32 = self._numbers, self._float32
         try:
-            label, score, confidence = self._engine.infer([numbers(window, float32) for window in windows])
+            label, score, confidence = self._infer(list(map(self._numbers, windows, self._types)))
         except (RuntimeError, ValueError) as error:
             raise InferenceError(f"{self.manifest.name}: {error}") from error
         return Answer(self._labels[label], score, confidence, (time.perf_counter_ns() - started) // 1000)
 
     def close(self) -> None:
         """See :class:`Session`; the runtime goes with the last reference."""
-        del self._engine
+        del self._infer
 
 
 class WorkerSession:
@@ -138,7 +140,9 @@ class WorkerSession:
         self._memory: Final = mmap.mmap(self._placed.region, layout.size)
         self._view: Final = memoryview(self._memory)
         self._windows: Final = [self._view[place].cast("f") for place in layout.windows]
-        self._layout: Final = layout
+        self._read: Final = wire.ANSWER.unpack_from
+        self._place: Final = layout.answer
+        self._reason_place: Final = slice(layout.reason, layout.reason + wire.MAX_REASON)
         self._labels: Final = self.manifest.output.labels
 
     def infer(self, windows: Sequence[Window]) -> Answer:
@@ -147,8 +151,8 @@ class WorkerSession:
         for mine, given in zip(self._windows, windows, strict=True):
             mine[:] = given
         self._worker.call(self._placed)
-        state, label, score, confidence = wire.ANSWER.unpack_from(self._memory, self._layout.answer)
-        if state != wire.State.ANSWERED:
+        state, label, score, confidence = self._read(self._memory, self._place)
+        if state != wire.ANSWERED:
             raise InferenceError(self._reason())
         return Answer(self._labels[label], score, confidence, (time.perf_counter_ns() - started) // 1000)
 
@@ -162,8 +166,7 @@ class WorkerSession:
             self._worker.close()
 
     def _reason(self) -> str:
-        place = self._layout.reason
-        text = bytes(self._view[place : place + wire.MAX_REASON])
+        text = bytes(self._view[self._reason_place])
         return text.rstrip(b"\0").decode(errors="replace")
 
 

@@ -6,7 +6,6 @@ one region a model, the windows of all features one after the other, then the an
 """
 
 import struct
-from enum import IntEnum
 from itertools import accumulate
 from typing import Final
 
@@ -33,11 +32,9 @@ FLOAT: Final = 4
 """Bytes of a window's number."""
 
 
-class State(IntEnum):
-    """How a call ended."""
-
-    ANSWERED = 0
-    FAILED = 1
+ANSWERED: Final = 0
+FAILED: Final = 1
+"""States of an answer; plain numbers, because both sides compare them in every call."""
 
 
 class Load(msgspec.Struct, frozen=True):

@@ -42,7 +42,9 @@ class Hosted:
             for place in layout.windows
         ]
         self._infer: Final = engine.infer
-        self._layout: Final = layout
+        self._write: Final = wire.ANSWER.pack_into
+        self._place: Final = layout.answer
+        self._reason: Final = slice(layout.reason, layout.reason + wire.MAX_REASON)
 
     def answer(self) -> None:
         """Answer for the windows in the region, into the region."""
@@ -51,27 +53,27 @@ class Hosted:
         except (RuntimeError, ValueError) as error:
             self._fail(str(error))
         else:
-            wire.ANSWER.pack_into(self._memory, self._layout.answer, wire.State.ANSWERED, *scored)
+            self._write(self._memory, self._place, wire.ANSWERED, *scored)
 
     def _fail(self, reason: str) -> None:
         text = reason.encode()[: wire.MAX_REASON].ljust(wire.MAX_REASON, b"\0")
-        self._memory[self._layout.reason : self._layout.reason + wire.MAX_REASON] = text
-        wire.ANSWER.pack_into(self._memory, self._layout.answer, wire.State.FAILED, 0, 0.0, 0.0)
+        self._memory[self._reason] = text
+        self._write(self._memory, self._place, wire.FAILED, 0, 0.0, 0.0)
 
 
 def main() -> None:
     """Serve until the agent is gone."""
     request, reply, control, parent = map(int, sys.argv[1:])
     _settle(parent)
-    models: dict[int, Hosted] = {}
+    models: dict[bytes, Hosted] = {}
     read, tell = os.read, os.eventfd_write
     with socket.socket(fileno=control) as channel:
         while ring := read(request, 1):
-            if ring == wire.MESSAGE:
-                _load(channel, models)
-            else:
-                models[ring[0]].answer()
+            if ring in models:
+                models[ring].answer()
                 tell(reply, 1)
+            else:
+                _load(channel, models)
 
 
 def _settle(parent: int) -> None:
@@ -88,14 +90,14 @@ def _settle(parent: int) -> None:
     Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
-def _load(channel: socket.socket, models: dict[int, Hosted]) -> None:
+def _load(channel: socket.socket, models: dict[bytes, Hosted]) -> None:
     message, descriptors, _flags, _address = socket.recv_fds(channel, wire.MAX_MESSAGE, 1)
     reply: wire.Loaded | wire.Refused
     try:
         load = wire.LOAD_DECODER.decode(message)
         bundle = read_bundle(Path(load.folder))
         median_us = check(bundle, load.runtime).median_us if load.check else 0.0
-        models[load.number] = Hosted(Engine(bundle, load.runtime), descriptors[0])
+        models[load.number.to_bytes()] = Hosted(Engine(bundle, load.runtime), descriptors[0])
         reply = wire.Loaded(bundle.digest, median_us)
     except errors.InferenceError as error:
         reply = wire.Refused(type(error).__name__, str(error))

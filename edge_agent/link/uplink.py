@@ -77,6 +77,7 @@ class Uplink:
             await _together(
                 {
                     "link.receive": lambda: self._receive(connection),
+                    "link.acknowledge": self._sender.acknowledge,
                     "link.send": lambda: self._sender.run(connection),
                     "link.report": lambda: speaker.run(connection),
                     "link.settle": self._settle,
@@ -98,7 +99,7 @@ class Uplink:
                 _LOG.warning(_("refused from the server: {reason}").format(reason=error))
                 continue
             if isinstance(content, Ack):
-                await self._sender.take(content)
+                self._sender.hear(content)
 
     def _suspected(self, error: LinkError) -> LinkError:
         """Mosquitto 2.0 takes a session over without a word; that it keeps ending is all there is to see."""

@@ -4,7 +4,7 @@ Decides nothing itself: when to ask is :mod:`windows`, what it means is :mod:`ru
 the session, and what goes wrong becomes a health code while the readings flow on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
@@ -75,24 +75,31 @@ class _Watch:
         self._manifest: Final = model.session.manifest
         self._health: Final = health
         self._windows: Final = Windows(self._manifest.features, self._manifest.step_s, time_factor)
-        self._metrics: Final = self._windows.metrics
+        self._metrics: Final = frozenset(self._windows.metrics)
+        self._readings: Final = [f"reading.{metric}" for metric in self._windows.metrics]
         self._rules: Final = Rules(model.policy, time_factor) if model.policy else None
         self._answered = -1
-        self._ill: str = ""
+        self._ill = ""
         self._rule_failed = False
 
     def process(self, samples: list[Sample], mono_ms: int, processed: Processed) -> None:
-        for due in self._due(samples, mono_ms):
-            answer = self._ask(due)
-            if answer is not None:
-                self._judge(answer, due, mono_ms, processed)
-
-    def _due(self, samples: list[Sample], mono_ms: int) -> Iterator[Due]:
+        windows = self._windows
         for sample in samples:
             name, value = sample.metric.name, sample.value
             if sample.quality is Quality.GOOD and value is not None and name in self._metrics:
-                yield from self._windows.add(name, value, sample.mono_ms)
-        yield from self._windows.advance(mono_ms)
+                self._catch_up(sample.mono_ms, mono_ms, processed)
+                windows.add(name, value, sample.mono_ms)
+        self._catch_up(mono_ms, mono_ms, processed)
+
+    def _catch_up(self, until_ms: int, mono_ms: int, processed: Processed) -> None:
+        """Answer for every window that fell due by ``until_ms``."""
+        windows = self._windows
+        while windows.behind(until_ms):
+            due = windows.close(until_ms)
+            answer = self._ask(due) if due else None
+            if due and answer:
+                uncertain = self._judge(answer, due, mono_ms, processed.events)
+                processed.inferences.append(self._inference(answer, uncertain=uncertain))
 
     def _ask(self, due: Due) -> Answer | None:
         name = self._manifest.name
@@ -110,51 +117,46 @@ class _Watch:
             self._ill = ""
         return answer
 
-    def _judge(self, answer: Answer, due: Due, mono_ms: int, processed: Processed) -> None:
-        uncertain = False
-        if self._rules is not None:
-            if due.bucket != self._answered + 1:
-                self._rules.interrupt()
-            verdict = self._rules.judge(_facts(answer, due), mono_ms)
-            uncertain = verdict.uncertain
-            processed.events.extend(self._event(rule, answer, due) for rule in verdict.events)
-            self._tell(verdict.failures)
+    def _judge(self, answer: Answer, due: Due, mono_ms: int, events: list[Event]) -> bool:
+        """Apply the rules; whether one of them calls the answer uncertain."""
+        if self._rules is None:
+            return False
+        if due.bucket != self._answered + 1:
+            self._rules.interrupt()
         self._answered = due.bucket
-        manifest = self._manifest
-        processed.inferences.append(
-            Inference(
-                0,
-                manifest.name,
-                manifest.version,
-                answer.label,
-                answer.score,
-                answer.confidence,
-                answer.latency_us,
-                uncertain,
-            )
-        )
+        facts: dict[str, Value] = dict(zip(self._readings, due.latest, strict=True))
+        facts["label"] = answer.label
+        facts["score"] = answer.score
+        facts["confidence"] = answer.confidence
+        verdict = self._rules.judge(facts, mono_ms)
+        if verdict.events:
+            events.extend(self._event(rule, answer, due) for rule in verdict.events)
+        if verdict.failures or self._rule_failed:
+            self._tell(verdict.failures)
+        return verdict.uncertain
 
     def _tell(self, failures: list[str]) -> None:
         name = self._manifest.name
         if failures:
             self._health.raise_code(_RULE_FAILED, "; ".join(failures), subject=name)
-        elif self._rule_failed:
+        else:
             self._health.clear(_RULE_FAILED, subject=name)
         self._rule_failed = bool(failures)
 
+    def _inference(self, answer: Answer, *, uncertain: bool) -> Inference:
+        manifest = self._manifest
+        return Inference(
+            0,
+            manifest.name,
+            manifest.version,
+            answer.label,
+            answer.score,
+            answer.confidence,
+            answer.latency_us,
+            uncertain,
+        )
+
     def _event(self, rule: Rule, answer: Answer, due: Due) -> Event:
-        values = dict(islice(due.latest.items(), _MAX_READINGS))
+        values = dict(islice(zip(self._windows.metrics, due.latest, strict=True), _MAX_READINGS))
         values |= {"score": answer.score, "confidence": answer.confidence}
         return Event(0, rule.name, _SEVERITIES[rule.severity], rule.text, self._manifest.name, values)
-
-
-def _facts(answer: Answer, due: Due) -> dict[str, Value]:
-    """The answers as a rule names them."""
-    facts: dict[str, Value] = {
-        "label": answer.label,
-        "score": answer.score,
-        "confidence": answer.confidence,
-    }
-    for metric, value in due.latest.items():
-        facts["reading." + metric] = value
-    return facts

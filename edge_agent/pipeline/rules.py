@@ -37,7 +37,7 @@ class Rules:
         """Pauses of ``policy`` pass ``time_factor`` times as fast."""
         self._policy: Final = policy
         self._ms: Final = _MS_PER_S / time_factor
-        self._memories: Final = {rule.name: _Memory() for rule in policy.policy.rules}
+        self._memories: Final = [_Memory() for _rule in policy.policy.rules]
 
     def judge(self, answers: Mapping[str, Value], mono_ms: int) -> Verdict:
         """Evaluate every rule on the answers of one window, given at ``mono_ms``.
@@ -45,26 +45,28 @@ class Rules:
         A rule acts when it has held for its number of windows in a row and its pause is over; one
         that cannot be evaluated has not held.
         """
-        verdict = Verdict([], uncertain=False, failures=[])
-        for rule, holds in self._policy.evaluate(answers):
-            if isinstance(holds, str):
-                verdict.failures.append(f"{rule.name}: {holds}")
-            if not self._acts(rule, mono_ms, holds=holds is True):
-                continue
-            if rule.outcome is Outcome.EVENT:
-                verdict.events.append(rule)
-            else:
-                verdict = verdict._replace(uncertain=True)
-        return verdict
+        events: list[Rule] = []
+        failures: list[str] = []
+        uncertain = False
+        for (rule, holds), memory in zip(self._policy.evaluate(answers), self._memories, strict=True):
+            if holds is not True:
+                memory.streak = 0
+                if holds is not False:
+                    failures.append(f"{rule.name}: {holds}")
+            elif self._acts(rule, memory, mono_ms):
+                if rule.outcome is Outcome.EVENT:
+                    events.append(rule)
+                else:
+                    uncertain = True
+        return Verdict(events, uncertain, failures)
 
     def interrupt(self) -> None:
         """A window had no answer: what held before it holds no longer in a row."""
-        for memory in self._memories.values():
+        for memory in self._memories:
             memory.streak = 0
 
-    def _acts(self, rule: Rule, mono_ms: int, *, holds: bool) -> bool:
-        memory = self._memories[rule.name]
-        memory.streak = memory.streak + 1 if holds else 0
+    def _acts(self, rule: Rule, memory: _Memory, mono_ms: int) -> bool:
+        memory.streak += 1
         if memory.streak < rule.for_windows or mono_ms < memory.quiet_until_ms:
             return False
         memory.quiet_until_ms = mono_ms + rule.cooldown_s * self._ms

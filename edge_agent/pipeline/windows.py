@@ -10,7 +10,7 @@ sample; see :data:`PHASE`.
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fleet_protocol.manifest import Feature
@@ -37,8 +37,8 @@ class Due(NamedTuple):
     windows: Sequence[memoryview]
     """One a feature, float32, oldest first; valid until the next bucket is closed."""
 
-    latest: dict[str, float]
-    """The bucket's value of each metric."""
+    latest: Sequence[float]
+    """The bucket's value of each of :attr:`Windows.metrics`."""
 
 
 class _Ring:
@@ -54,12 +54,8 @@ class _Ring:
         self._view: Final = memoryview(self._values)
         self._next = 0
         self._count = 0
+        self.full = False
 
-    @property
-    def full(self) -> bool:
-        return self._count == self._length
-
-    @property
     def window(self) -> memoryview:
         return self._view[self._next : self._next + self._length]
 
@@ -67,11 +63,13 @@ class _Ring:
         place, length = self._next, self._length
         self._values[place] = self._values[place + length] = value
         self._next = place + 1 if place + 1 < length else 0
-        if self._count < length:
+        if not self.full:
             self._count += 1
+            self.full = self._count == length
 
     def clear(self) -> None:
         self._next = self._count = 0
+        self.full = False
 
 
 class _Metric:
@@ -84,16 +82,12 @@ class _Metric:
         self._samples = 0
         self._held = MAX_HELD
 
-    @property
-    def idle(self) -> bool:
-        """Nothing to hold and nothing in the open bucket."""
-        return self._samples == 0 and self._held >= MAX_HELD
-
     def add(self, value: float) -> None:
         self._sum += value
         self._samples += 1
 
-    def close(self) -> None:
+    def close(self) -> bool:
+        """Close the bucket; whether it had nothing, and nothing is left to hold."""
         if self._samples:
             self.latest = self._sum / self._samples
             self._sum, self._samples, self._held = 0.0, 0, 0
@@ -102,67 +96,57 @@ class _Metric:
         else:
             for ring in self.rings:
                 ring.clear()
-            return
+            return True
         for ring in self.rings:
             ring.push(self.latest)
+        return False
 
 
 class Windows:
-    """The windows of one model."""
+    """The windows of one model. Close what is over, then add: ``while behind: close``, ``add``."""
 
     def __init__(self, features: Sequence[Feature], step_s: float, time_factor: float = 1.0) -> None:
         """Prepare for ``features`` in steps of ``step_s`` s, in a world ``time_factor`` times as fast."""
         self._step_ms: Final = step_s * _MS_PER_S / time_factor
+        self._rings: Final = [_Ring(feature.window) for feature in features]
         self._metrics: Final[dict[str, _Metric]] = {}
-        self._rings: Final = []
-        for feature in features:
-            ring = _Ring(feature.window)
-            self._rings.append(ring)
+        for feature, ring in zip(features, self._rings, strict=True):
             self._metrics.setdefault(feature.metric, _Metric()).rings.append(ring)
-        self._origin_ms: float | None = None
+        self.metrics: Final = tuple(self._metrics)
+        """The metrics that it needs, each once."""
         self._bucket = 0
+        self._start_ms = math.inf
+        """Where the open bucket begins; nowhere before the first sample."""
+        self._end_ms = math.inf
 
-    @property
-    def metrics(self) -> frozenset[str]:
-        """The metrics that it needs."""
-        return frozenset(self._metrics)
+    def behind(self, mono_ms: int) -> bool:
+        """Whether a bucket that ended by ``mono_ms`` is still open."""
+        return mono_ms >= self._end_ms
 
-    def add(self, metric: str, value: float, mono_ms: int) -> Iterator[Due]:
-        """Take one good sample; gives what became due before it. Use it up, or it is not taken.
-
-        A sample that comes after its bucket was closed is left out, one that is no float32 too.
-        """
-        if not abs(value) <= _LARGEST:
-            return
-        if self._origin_ms is None:
-            self._origin_ms = mono_ms - PHASE * self._step_ms
-        yield from self.advance(mono_ms)
-        if self._number(mono_ms) == self._bucket:
-            self._metrics[metric].add(value)
-
-    def advance(self, mono_ms: int) -> Iterator[Due]:
-        """Close the buckets that ended by ``mono_ms``; gives the windows that are full."""
-        if self._origin_ms is None:
-            return
-        now = self._number(mono_ms)
-        while self._bucket < now:
-            if all(metric.idle for metric in self._metrics.values()):
-                # Nothing but silence up to now, however long it was.
-                self._close()
-                self._bucket = now
-                return
-            self._close()
-            self._bucket += 1
-            if all(ring.full for ring in self._rings):
-                yield self._due()
-
-    def _number(self, mono_ms: int) -> int:
-        return math.floor((mono_ms - (self._origin_ms or 0.0)) / self._step_ms)
-
-    def _close(self) -> None:
+    def close(self, mono_ms: int) -> Due | None:
+        """Close the open bucket, and after a long silence all up to ``mono_ms``; what fell due by it."""
+        due = self._bucket
+        skipped = 1
+        silent = True
         for metric in self._metrics.values():
-            metric.close()
+            silent &= metric.close()
+        if silent:
+            skipped = int((mono_ms - self._start_ms) // self._step_ms)
+        self._bucket += skipped
+        self._start_ms += skipped * self._step_ms
+        self._end_ms = self._start_ms + self._step_ms
+        for ring in self._rings:
+            if not ring.full:
+                return None
+        latest = [metric.latest for metric in self._metrics.values()]
+        return Due(due, [ring.window() for ring in self._rings], latest)
 
-    def _due(self) -> Due:
-        latest = {name: metric.latest for name, metric in self._metrics.items()}
-        return Due(self._bucket, [ring.window for ring in self._rings], latest)
+    def add(self, metric: str, value: float, mono_ms: int) -> None:
+        """Take one good sample; one that is no float32, or whose bucket is closed, is left out."""
+        if not -_LARGEST <= value <= _LARGEST:
+            return
+        if self._end_ms == math.inf:
+            self._start_ms = mono_ms - PHASE * self._step_ms
+            self._end_ms = self._start_ms + self._step_ms
+        if mono_ms >= self._start_ms:
+            self._metrics[metric].add(value)

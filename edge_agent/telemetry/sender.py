@@ -110,6 +110,8 @@ class Sender:
         self._health = health
         self._windows = {stream: _Window(limits or Limits()) for stream in _ORDER}
         self._marks: dict[Stream, Mark] = {}
+        self._heard = asyncio.Event()
+        self._unapplied: dict[tuple[str, Stream], Mark] = {}
         self._generation = store.generation
 
     async def run(self, uplink: Uplink) -> None:
@@ -124,11 +126,25 @@ class Sender:
                 await self._fill(stream, uplink)
             await self._wait()
 
-    async def take(self, ack: Ack) -> None:
-        """What the server says that it has stored."""
-        refused = await self._store.acknowledge(ack.marks)
-        now = asyncio.get_running_loop().time()
+    def hear(self, ack: Ack) -> None:
+        """What the server says that it has stored; later words on a stream replace earlier ones."""
         for mark in ack.marks:
+            self._unapplied[mark.epoch, mark.stream] = mark
+        self._heard.set()
+
+    async def acknowledge(self) -> None:
+        """Delete what the server has; all that was heard meanwhile in one transaction."""
+        while True:
+            await self._heard.wait()
+            self._heard.clear()
+            marks = list(self._unapplied.values())
+            self._unapplied.clear()
+            await self._apply(marks)
+
+    async def _apply(self, marks: list[Mark]) -> None:
+        refused = await self._store.acknowledge(marks)
+        now = asyncio.get_running_loop().time()
+        for mark in marks:
             if mark not in refused:
                 self._windows[mark.stream].acknowledged(mark, now)
                 self._marks[mark.stream] = mark

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -148,9 +149,12 @@ class Store:
             self._spool = None
 
     def _set_aside(self) -> None:
-        """Rename the file with its companions, so that SQLite can still read them together."""
+        """Rename the file with its companions, so that SQLite can still read them together.
+
+        The name is drawn: a clock that stands at 1970 must not let one file replace another.
+        """
         self._close()
-        aside = self._folder / f"{FILE_NAME}.quarantined-{self._clock.wall_ms()}-{os.getpid()}"
+        aside = self._folder / f"{FILE_NAME}.quarantined-{self._clock.wall_ms()}-{secrets.token_hex(4)}"
         try:
             for companion in reversed(_COMPANIONS):
                 with contextlib.suppress(FileNotFoundError):

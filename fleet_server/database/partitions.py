@@ -62,8 +62,8 @@ def _ensure(connection: Connection, table: str, day: int) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('argan.partitions'))"))
     if connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None:
         return
-    # A row written into the default partition between the move and the attachment would void both.
-    connection.execute(text(f"LOCK TABLE {table}_default IN ACCESS EXCLUSIVE MODE"))
+    # A writer must not be on its way into the default partition while its day moves out.
+    connection.execute(text(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
     connection.execute(text(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)"))
     connection.execute(
         text(

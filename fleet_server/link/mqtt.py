@@ -43,6 +43,9 @@ MAX_WAITING: Final = 20_000
 """Own messages kept while the broker is slow; beyond it the oldest go: a device asks again."""
 
 _CHUNK: Final = 1 << 18
+_PUBLISH: Final = 3
+_HAS_ID: Final = 0b0110
+_LONGEST_LENGTH: Final = 4
 _QOS1: Final = mqtt5.QoS.AT_LEAST_ONCE
 _GRANTED: Final = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
@@ -127,7 +130,7 @@ class Subscriber:
         self._in_flight: dict[int, _Own] = {}
         self._may_fly = 0
         self._last_id = 0
-        self._heard = self._spoke = 0.0
+        self._heard = self._pinged = 0.0
 
     @property
     def is_connected(self) -> bool:
@@ -136,6 +139,8 @@ class Subscriber:
 
     def collect(self, limit: int, wait_s: float, linger_s: float) -> list[Arrival]:
         """Up to ``limit`` messages: waits ``wait_s`` for the first, ``linger_s`` for more to join it."""
+        if self._outgoing or self._waiting:
+            self.tend(0.0)
         deadline = time.monotonic() + wait_s
         lingers = False
         while len(self._inbox) < limit:
@@ -159,12 +164,13 @@ class Subscriber:
 
     def acknowledge(self, arrivals: Iterable[Arrival]) -> None:
         """Tell the broker that it need not send these again. Those of an earlier connection it will."""
+        if self._socket is None:
+            return
         oldest = self._connection << 16
         acknowledged = [
             mqtt5.PubAckPacket(one.token & 0xFFFF).write() for one in arrivals if one.token > oldest
         ]
         self._outgoing += b"".join(acknowledged)
-        self._send()
 
     def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
         """Send a message at least once, in order, as soon as the broker can take it."""
@@ -177,19 +183,21 @@ class Subscriber:
         if self._socket is not None:
             self._fill()
             self._outgoing += mqtt5.DisconnectPacket().write()
-            self._send()
+            with contextlib.suppress(OSError):
+                self._send(self._socket)
             self._drop()
 
     def _exchange(self, connection: socket.socket, wait_s: float) -> None:
         """Write what waits, read what came, and mind the silence."""
         self._fill()
-        self._send()
+        self._send(connection)
         now = time.monotonic()
         if now - self._heard > 1.5 * KEEPALIVE_S:
             raise BrokerError(_("the broker is silent"))
-        if now - max(self._spoke, self._heard - KEEPALIVE_S / 2) > KEEPALIVE_S / 2:
+        if now - self._pinged > KEEPALIVE_S / 2:
+            self._pinged = now
             self._outgoing += mqtt5.PingReqPacket().write()
-            self._send()
+            self._send(connection)
         if not _has_pending(connection):
             poll = select.poll()
             poll.register(connection, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
@@ -213,12 +221,14 @@ class Subscriber:
                 with view[done:] as rest:
                     try:
                         packet, size = mqtt5.read(rest)
-                    except IndexError:
-                        break
-                    except ValueError as error:
-                        size = self._salvage(bytes(rest), received_ms, error)
+                    except BaseException as error:  # noqa: BLE001 - sorted out there
+                        if not _is_of_codec(error):
+                            raise
+                        size = self._salvage(rest, received_ms, error)
                     else:
                         self._take(packet, received_ms)
+                if not size:
+                    break
                 done += size
         del self._received[:done]
 
@@ -252,16 +262,23 @@ class Subscriber:
             packet.response_topic,
         )
 
-    def _salvage(self, rest: bytes, received_ms: int, error: ValueError) -> int:
-        """Make an arrival of a PUBLISH that is against the rules; it would come again for ever."""
-        start, end = _frame(rest)
-        if rest[0] >> 4 != 3 or end > len(rest):  # noqa: PLR2004 - MQTT 5: PUBLISH
+    def _salvage(self, rest: memoryview, received_ms: int, error: BaseException) -> int:
+        """Make an arrival of a PUBLISH that is against the rules; it would come again for ever.
+
+        Its size; 0 where the packet is only not complete yet.
+        """
+        frame = _frame(bytes(rest[:5]))
+        if frame is None or frame[1] > len(rest):
+            return 0
+        start, end = frame
+        packet = bytes(rest[:end])
+        if packet[0] >> 4 != _PUBLISH:
             raise BrokerError(_("the broker speaks no MQTT: {reason}").format(reason=error))
-        after = start + 2 + int.from_bytes(rest[start : start + 2])
-        topic = rest[start + 2 : after].decode(errors="replace")
-        has_id = rest[0] & 0b0110 and after + 2 <= end
-        token = self._connection << 16 | int.from_bytes(rest[after : after + 2]) if has_id else 0
-        self._inbox.append(Arrival(topic, rest[:end], False, received_ms, token, is_broken=True))
+        after = start + 2 + int.from_bytes(packet[start : start + 2])
+        topic = packet[start + 2 : after].decode(errors="replace")
+        number = int.from_bytes(packet[after : after + 2]) if packet[0] & _HAS_ID else 0
+        token = self._connection << 16 | number if number else 0
+        self._inbox.append(Arrival(topic, packet, False, received_ms, token, is_broken=True))
         return end
 
     def _fill(self) -> None:
@@ -277,16 +294,11 @@ class Subscriber:
             if self._last_id not in self._in_flight:
                 return self._last_id
 
-    def _send(self) -> None:
-        try:
-            while self._outgoing and self._socket is not None:
-                sent = self._socket.send(self._outgoing)
+    def _send(self, connection: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            while self._outgoing:
+                sent = connection.send(self._outgoing)
                 del self._outgoing[:sent]
-                self._spoke = time.monotonic()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except OSError as error:
-            self._lose(error)
 
     def _reconnect(self, wait_s: float) -> None:
         wait = self._next_attempt - time.monotonic()
@@ -332,7 +344,7 @@ class Subscriber:
             )
         self._connection += 1
         self._may_fly = answer.receive_max
-        self._heard = self._spoke = time.monotonic()
+        self._heard = self._pinged = time.monotonic()
         self._subscribe()
         for number, own in self._in_flight.items():
             self._outgoing += own.packet(number, is_again=True)
@@ -383,15 +395,21 @@ def _read_one(connection: socket.socket, received: bytearray) -> mqtt5.Packet:
         received += data
 
 
-def _frame(data: bytes) -> tuple[int, int]:
-    """Where the body of the packet at the beginning of ``data`` starts and ends."""
-    length = shift = 0
-    for place in range(1, 5):
-        length |= (data[place] & 0x7F) << shift
-        shift += 7
-        if not data[place] & 0x80:
+def _frame(head: bytes) -> tuple[int, int] | None:
+    """Where the body of the packet that begins with ``head`` starts and ends; nothing if it is too short."""
+    length = 0
+    for place, byte in enumerate(head[1:], 1):
+        length |= (byte & 0x7F) << 7 * (place - 1)
+        if not byte & 0x80:
             return place + 1, place + 1 + length
-    raise BrokerError(_("the broker speaks no MQTT"))
+    if len(head) > _LONGEST_LENGTH:
+        raise BrokerError(_("the broker speaks no MQTT"))
+    return None
+
+
+def _is_of_codec(error: BaseException) -> bool:
+    """Whether the codec says that it cannot read a packet. Over text that is no UTF-8 it panics."""
+    return isinstance(error, (IndexError, ValueError)) or type(error).__module__ == "pyo3_runtime"
 
 
 def _has_pending(connection: socket.socket) -> bool:

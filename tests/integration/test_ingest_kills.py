@@ -143,8 +143,10 @@ def test_two_ingests_take_over_from_each_other(site: IngestSite) -> None:
     work_for(devices, 0.3)
     first = site.ingest
     assert first is not None
+    began_ms = time.time_ns() // 1_000_000
     site.start_ingest()
-    work_for(devices, 1.5)
+    while not site.has_begun(began_ms):
+        work_for(devices, 0.05)
     first.send_signal(signal.SIGKILL)
     first.wait(10)
     finish(devices)

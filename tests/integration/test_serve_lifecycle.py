@@ -1,60 +1,43 @@
 """``fleet-server serve``: starting, being killed in every part, and ending without a trace."""
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fleet_protocol.messages import Ack, Mark, Stream, decode, encode
+from fleet_protocol.messages import Ack, Mark, Stream
 from fleet_protocol.topics import Channel, topic
-from tests.support.batches import EPOCH, base, telemetry
-from tests.support.fleet_broker import Identity, MqttClient, connected
-from tests.support.fleet_server import ServerProcess, fleet
+from tests.support.batches import EPOCH
+from tests.support.fleet_broker import Identity, connected
+from tests.support.fleet_server import ServerProcess, add, batch, deliver
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path / "data")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for the tests that leave it running."""
+    server = ServerProcess(tmp_path_factory.mktemp("server") / "data")
     server.start()
     yield server
     server.end()
 
 
-def add(server: ServerProcess, name: str, folder: Path) -> Identity:
-    done = fleet("device", "add", name, "--out", folder, "--data", server.data)
-    assert done.returncode == 0, done.stderr
-    return Identity(name, folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
-
-
-def batch(number: int) -> bytes:
-    """One reading of now, whose value tells its batch."""
-    return encode(telemetry(number, at=base(time.time_ns() // 1_000_000), readings=1))
-
-
-def deliver(server: ServerProcess, identity: Identity, batch: bytes) -> Ack:
-    """Publish one batch and wait for the application's acknowledgement."""
-    with connected(server.endpoints["mqtt_port"], identity) as device:
-        return deliver_by(device, identity.name, batch)
-
-
-def deliver_by(device: MqttClient, name: str, batch: bytes) -> Ack:
-    device.subscribe(topic(name, Channel.ACK))
-    device.publish(topic(name, Channel.TELEMETRY), batch)
-    ack = decode(Channel.ACK, device.received.get(timeout=20).payload)
-    assert isinstance(ack, Ack)
-    return ack
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server of the test's own, not started yet."""
+    server = ServerProcess(tmp_path / "data")
+    yield server
+    server.end()
 
 
 def test_a_reading_comes_to_its_row_and_is_acknowledged(server: ServerProcess, tmp_path: Path) -> None:
-    identity = add(server, "gw-01", tmp_path / "gw-01")
+    identity = add(server, "gw-read", tmp_path / "gw-read")
     ack = deliver(server, identity, batch(1))
     assert ack.marks == [Mark(EPOCH, Stream.TELEMETRY, 1)]
-    found = server.get("/v1/devices/gw-01/readings", metric="pressure")["items"]
+    found = server.get("/v1/devices/gw-read/readings", metric="pressure")["items"]
     assert [one["value"] for one in found] == [1000.0]
-    assert server.get("/v1/devices/gw-01")["device"]["heard_ms"] is not None
+    assert server.get("/v1/devices/gw-read")["device"]["heard_ms"] is not None
 
 
 def test_it_is_well_and_its_files_are_its_owners_alone(server: ServerProcess) -> None:
@@ -65,38 +48,13 @@ def test_it_is_well_and_its_files_are_its_owners_alone(server: ServerProcess) ->
 
 def test_a_retained_reading_is_refused_and_told(server: ServerProcess, tmp_path: Path) -> None:
     """The broker cannot refuse the flag; ingest does, or a stale reading would meet every restart."""
-    identity = add(server, "gw-01", tmp_path / "gw-01")
+    identity = add(server, "gw-retains", tmp_path / "gw-retains")
     with connected(server.endpoints["mqtt_port"], identity) as device:
-        device.publish(topic("gw-01", Channel.TELEMETRY), batch(1), retain=True)
-        codes = wait_until(lambda: server.get("/v1/devices/gw-01")["device"]["health"])
+        device.publish(topic("gw-retains", Channel.TELEMETRY), batch(1), retain=True)
+        codes = wait_until(lambda: server.get("/v1/devices/gw-retains")["device"]["health"])
     assert [item["code"] for item in codes] == ["message.refused"]
     assert "retained" in codes[0]["detail"]
-    assert server.get("/v1/devices/gw-01/readings")["items"] == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_when_asked_and_leaves_no_process(server: ServerProcess, number: signal.Signals) -> None:
-    assert set(server.children()) == {"mosquitto", "ingest", "watch", "api"}
-    assert server.stop(number) == 0
-    assert server.survivors() == []
-    assert not (server.data / "endpoints.json").exists()
-
-
-def test_its_violent_end_leaves_no_process(server: ServerProcess) -> None:
-    assert len(server.children()) == 4
-    server.stop(signal.SIGKILL)
-    wait_until(lambda: not server.survivors(), "every child ends")
-
-
-def test_a_start_that_is_interrupted_leaves_no_process(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path / "data")
-    server.launch()
-    wait_until(lambda: server.children().get("mosquitto"), "the first child runs")
-    assert server.stop(signal.SIGINT) == 0
-    assert server.survivors() == []
-    server.start()
-    assert server.codes() == set()
-    server.end()
+    assert server.get("/v1/devices/gw-retains/readings")["items"] == []
 
 
 def test_a_second_start_on_the_same_folder_is_refused(server: ServerProcess) -> None:
@@ -110,22 +68,11 @@ def test_a_second_start_on_the_same_folder_is_refused(server: ServerProcess) -> 
     assert server.codes() == set()
 
 
-def test_a_restart_keeps_ports_authority_token_and_data(server: ServerProcess, tmp_path: Path) -> None:
-    identity = add(server, "gw-01", tmp_path / "gw-01")
-    deliver(server, identity, batch(1))
-    kept = ("authority/ca.key", "authority/ca.pem", "api.token", "services/svc.ingest-1/cert.pem")
-    before = server.endpoints, {name: (server.data / name).read_bytes() for name in kept}
-    server.stop()
-    server.start()
-    assert before == (server.endpoints, {name: (server.data / name).read_bytes() for name in kept})
-    assert deliver(server, identity, batch(2)).marks == [Mark(EPOCH, Stream.TELEMETRY, 2)]
-
-
 @pytest.mark.parametrize("name", ["mosquitto", "ingest", "watch", "api"])
 def test_a_killed_child_is_started_again_and_does_its_work(
     server: ServerProcess, tmp_path: Path, name: str
 ) -> None:
-    identity = add(server, "gw-01", tmp_path / "gw-01")
+    identity = add(server, f"gw-{name}", tmp_path / "gw")
     deliver(server, identity, batch(1))
     killed = server.children()[name]
     killed.send_signal(signal.SIGKILL)
@@ -142,3 +89,41 @@ def redeliver(server: ServerProcess, identity: Identity) -> Ack | None:
         return deliver(server, identity, batch(2))
     except OSError:
         return None
+
+
+def test_its_end_leaves_no_process_and_a_restart_keeps_everything(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
+    own_server.start()
+    identity = add(own_server, "gw-01", tmp_path / "gw-01")
+    deliver(own_server, identity, batch(1))
+    kept = ("authority/ca.key", "authority/ca.pem", "api.token", "services/svc.ingest-1/cert.pem")
+    before = own_server.endpoints, {name: (own_server.data / name).read_bytes() for name in kept}
+    end(own_server, signal.SIGTERM)
+    own_server.start()
+    assert before == (own_server.endpoints, {name: (own_server.data / name).read_bytes() for name in kept})
+    assert deliver(own_server, identity, batch(2)).marks == [Mark(EPOCH, Stream.TELEMETRY, 2)]
+    end(own_server, signal.SIGINT)
+
+
+def end(server: ServerProcess, number: signal.Signals) -> None:
+    assert set(server.children()) == {"mosquitto", "ingest", "watch", "api"}
+    assert server.stop(number) == 0
+    assert server.survivors() == []
+    assert not (server.data / "endpoints.json").exists()
+
+
+def test_its_violent_end_leaves_no_process(own_server: ServerProcess) -> None:
+    own_server.start()
+    assert len(own_server.children()) == 4
+    own_server.stop(signal.SIGKILL)
+    wait_until(lambda: not own_server.survivors(), "every child ends")
+
+
+def test_a_start_that_is_interrupted_leaves_no_process_and_no_half_state(own_server: ServerProcess) -> None:
+    own_server.launch()
+    wait_until(lambda: own_server.children().get("mosquitto"), "the first child runs")
+    assert own_server.stop(signal.SIGINT) == 0
+    assert own_server.survivors() == []
+    own_server.start()
+    assert own_server.codes() == set()

@@ -1,10 +1,12 @@
 """A small server side for tests of the agent: receives, keeps in memory, acknowledges contiguously."""
 
 import contextlib
+import socket
 import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -51,6 +53,8 @@ class Consumer:
         context.load_cert_chain(credentials.certificate, credentials.key)
         self._client.tls_set_context(context)
         self._client.reconnect_delay_set(1, 1)
+        self._client.max_inflight_messages_set(1000)
+        self._client.on_socket_open = _without_delay
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_arguments: self._ready.set()
         self._client.on_message = self._on_message
@@ -141,6 +145,10 @@ class Consumer:
             mark = self._mark(key)
         if not self.withhold:
             self.acknowledge(device, [Mark(batch.epoch, stream, mark)])
+
+
+def _without_delay(_client: mqtt.Client, _userdata: object, connection: Any) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres")
         return server.url(server.new_database(server.template))
-    url = f"sqlite:///{tmp_path / 'fleet.db'}"
+    return migrated_sqlite(tmp_path / "fleet.db")
+
+
+def migrated_sqlite(path: Path) -> str:
+    """The URL of a new SQLite database with all tables."""
+    url = f"sqlite:///{path}"
     engine = open_engine(url)
     upgrade(engine)
     engine.dispose()

@@ -178,13 +178,18 @@ def connected(
     user: str | None = None,
     will: str | None = None,
     session_s: int = 0,
+    is_stuck: bool = False,
 ) -> Iterator[MqttClient]:
-    """A client of the broker at ``port``, after its CONNACK; a session that outlives it where ``session_s`` is given."""
+    """A client of the broker at ``port``, after its CONNACK; its session lasts ``session_s`` longer.
+
+    One that ``is_stuck`` takes one message and never acknowledges it.
+    """
     client = paho.Client(
         CallbackAPIVersion.VERSION2,
         client_id or identity.name,
         protocol=paho.MQTTv5,
         reconnect_on_failure=False,
+        manual_ack=is_stuck,
     )
     client.tls_set_context(identity.context())
     if user is not None:
@@ -197,6 +202,8 @@ def connected(
     client.on_message = lambda _c, _u, message: mine.received.put(message)
     properties = Properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = session_s
+    if is_stuck:
+        properties.ReceiveMaximum = 1
     client.connect("localhost", port, clean_start=session_s == 0, properties=properties)
     client.loop_start()
     with mine:

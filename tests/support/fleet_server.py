@@ -6,12 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from fleet_protocol.messages import Ack, decode, encode
+from fleet_protocol.topics import Channel, topic
+from tests.support.batches import base, telemetry
+from tests.support.fleet_broker import Identity, connected
 from tests.support.waiting import wait_until
 
 START_S = 60.0
@@ -120,6 +125,28 @@ def fleet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
+
+
+def add(server: ServerProcess, name: str, folder: Path) -> Identity:
+    """A device added by the ``fleet`` command, with what it wrote into ``folder``."""
+    done = fleet("device", "add", name, "--out", folder, "--data", server.data)
+    assert done.returncode == 0, done.stderr
+    return Identity(name, folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
+
+
+def batch(number: int) -> bytes:
+    """One reading of now, whose value tells its batch."""
+    return encode(telemetry(number, at=base(time.time_ns() // 1_000_000), readings=1))
+
+
+def deliver(server: ServerProcess, identity: Identity, payload: bytes) -> Ack:
+    """Publish one batch and wait for the application's acknowledgement."""
+    with connected(server.endpoints["mqtt_port"], identity) as device:
+        device.subscribe(topic(identity.name, Channel.ACK))
+        device.publish(topic(identity.name, Channel.TELEMETRY), payload)
+        ack = decode(Channel.ACK, device.received.get(timeout=20).payload)
+    assert isinstance(ack, Ack)
+    return ack
 
 
 def _runs(pid: int) -> bool:

@@ -17,7 +17,6 @@ from fleet_protocol.topics import Channel, topic
 from fleet_server.config import Settings, save_settings
 from fleet_server.database.engine import open_engine
 from fleet_server.database.models import metadata
-from fleet_server.health import has_started
 from fleet_server.link.mosquitto import INGEST
 from fleet_server.link.mqtt import Broker, Subscriber, Subscription
 from tests.support.batches import register
@@ -43,7 +42,14 @@ class IngestSite:
         began_ms = time.time_ns() // 1_000_000
         self.broker.start()
         self.start_ingest()
-        wait_until(lambda: has_started(self.engine, INGEST, began_ms), "ingest is subscribed")
+        wait_until(lambda: self.has_begun(began_ms), "ingest is subscribed")
+
+    def has_begun(self, since_ms: int) -> bool:
+        """Whether an ingest that was started since then has subscribed."""
+        service = metadata.tables["service"]
+        with self.engine.connect() as connection:
+            began_ms = connection.scalar(select(service.c.started_ms).where(service.c.name == INGEST))
+        return began_ms is not None and began_ms >= since_ms
 
     def start_ingest(self) -> None:
         with (self.folder / "ingest.log").open("ab") as log:
@@ -67,7 +73,7 @@ class IngestSite:
             device.link.close()
         if self.ingest is not None and self.ingest.poll() is None:
             self.ingest.send_signal(signal.SIGTERM)
-            assert self.ingest.wait(20) == 0, self.log
+            assert self.ingest.wait(20) in {0, -signal.SIGTERM}, self.log
         if self.broker.process is not None and self.broker.process.poll() is None:
             self.broker.stop()
         self.engine.dispose()
@@ -83,16 +89,10 @@ class IngestSite:
     def stranger(self, name: str) -> "Device":
         """With a certificate, but not registered."""
         identity = self.broker.device(name)
-        return Device(
-            Broker(
-                "localhost",
-                self.broker.config.mqtt_port,
-                name,
-                identity.ca,
-                identity.certificate,
-                identity.key,
-            )
-        )
+        port = self.broker.config.mqtt_port
+        device = Device(Broker("localhost", port, name, identity.ca, identity.certificate, identity.key))
+        self.devices.append(device)
+        return device
 
     def batches(self) -> Counter[tuple[str, str, int]]:
         """How often each (epoch, stream, number) is stored, told by the rows themselves."""

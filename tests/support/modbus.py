@@ -13,7 +13,7 @@ from tests.support.waiting import free_port
 
 
 class TestModbusServer:
-    """Unit 1 holds ``registers`` from address 0; ``refusal`` is answered, ``silent`` answers nothing."""
+    """Unit 1 holds ``registers`` from address 0; ``refusal`` is answered instead where set."""
 
     __test__ = False
 
@@ -22,7 +22,7 @@ class TestModbusServer:
         self.registers = registers
         self.refusal: ExcCodes | None = None
         self.requests: list[tuple[int, int]] = []
-        self._silent = asyncio.Event()
+        self._speaks: asyncio.Event | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -45,14 +45,15 @@ class TestModbusServer:
 
     def silence(self, *, silent: bool) -> None:
         """Whether requests are swallowed."""
-        self._silent_now = silent
-
-    _silent_now = False
+        assert self._speaks is not None
+        self._loop.call_soon_threadsafe(self._speaks.clear if silent else self._speaks.set)
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _start(self) -> None:
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         device = SimDevice(
             id=1,
             simdata=[SimData(0, values=self.registers, datatype=DataType.REGISTERS)],
@@ -72,6 +73,6 @@ class TestModbusServer:
     ) -> ExcCodes | None:
         self.requests.append((address, count))
         current[: len(self.registers)] = self.registers
-        while self._silent_now:
-            await asyncio.sleep(0.05)
+        if self._speaks is not None:
+            await self._speaks.wait()
         return self.refusal

@@ -3,16 +3,16 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import psycopg
+
+from tests.support.waiting import free_port, wait_until
 
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
 
@@ -34,7 +34,7 @@ class PostgresServer:
                  "-c", "listen_addresses="],
                 stdout=log, stderr=log, cwd=self.folder, **_as_postgres(),
             )  # fmt: skip
-        self._await()
+        wait_until(self._accepts, "PostgreSQL accepts")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Stop by its own process id; SIGINT is PostgreSQL's fast shutdown, SIGQUIT its crash."""
@@ -53,17 +53,9 @@ class PostgresServer:
             connection.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
         return name
 
-    def _await(self) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(self.url("postgres")).close()
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-            else:
-                return
+    def _accepts(self) -> bool:
+        asked = [program("pg_isready"), "-q", "-h", self.folder, "-p", str(self.port)]
+        return subprocess.run(asked, check=False).returncode == 0
 
 
 def program(name: str) -> Path:
@@ -86,7 +78,7 @@ def running_postgres() -> Iterator[PostgresServer]:
              "--locale=C"],
             check=True, stdout=subprocess.DEVNULL, cwd=folder, **_as_postgres(),
         )  # fmt: skip
-        server = PostgresServer(folder, _free_port())
+        server = PostgresServer(folder, free_port())
         server.start()
         try:
             yield server
@@ -99,9 +91,3 @@ def running_postgres() -> Iterator[PostgresServer]:
 def _as_postgres() -> dict:
     """PostgreSQL refuses to run as root."""
     return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -96,7 +96,6 @@ def test_an_exception_is_named(server: TestModbusServer) -> None:
 
 def test_one_wrong_address_does_not_cost_its_neighbors(server: TestModbusServer) -> None:
     async def poll() -> None:
-        plc = sensor(server, CONFIG[0], Register(metric="nowhere", address=99))
         plc = sensor(
             server, Register(metric="last", address=98, type="uint16"), Register(metric="no", address=99)
         )

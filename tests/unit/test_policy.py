@@ -116,3 +116,38 @@ def test_any_expression_compiles_or_is_a_policy_error(when: str) -> None:
     policy = pl.Policy(format=1, name="p", version="1", release=1, model="pressure_leak", rules=(rule,))
     with contextlib.suppress(PolicyError):
         pl.CompiledPolicy(policy, manifest()).evaluate(ANSWERS)
+
+
+def several(*whens: str) -> pl.CompiledPolicy:
+    rules = tuple(
+        pl.Rule(name=f"r{place}", when=when, outcome=pl.Outcome.EVENT) for place, when in enumerate(whens)
+    )
+    policy = pl.Policy(format=1, name="p", version="1", release=1, model="pressure_leak", rules=rules)
+    return pl.CompiledPolicy(policy, manifest())
+
+
+def test_each_of_many_rules_keeps_its_own_result() -> None:
+    whens = [f"score > {place}.0 / 100.0 // {place}" for place in range(100)]
+    for count in (1, 3, 60, 61, 100):
+        results = several(*whens[:count]).evaluate(ANSWERS | {"score": 0.415})
+        assert [(rule.name, holds) for rule, holds in results] == [
+            (f"r{place}", place <= 41) for place in range(count)
+        ]
+
+
+def test_a_rule_that_fails_leaves_the_others_their_results() -> None:
+    results = several("score > 0.0", "1 / int(score) > 0", "score < 0.0").evaluate(ANSWERS | {"score": 0.5})
+    (_, first), (_, failed), (_, last) = results
+    assert (first, last) == (True, False)
+    assert isinstance(failed, str)
+
+
+def test_rules_as_deep_as_the_compiler_allows() -> None:
+    for depth in range(1, 400):
+        when = "(" * depth + "score > 0.0" + ")" * depth
+        try:
+            policy = several(when, when)
+        except PolicyError:
+            break
+        assert [holds for _, holds in policy.evaluate(ANSWERS | {"score": 0.5})] == [True, True]
+    assert depth > 10

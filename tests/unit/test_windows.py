@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edge_agent.pipeline.windows import MAX_HELD, Windows
+from edge_agent.pipeline.windows import MAX_HELD, Due, Windows
 from fleet_protocol.manifest import Feature, FeatureKind
 
 
@@ -12,12 +12,26 @@ def feature(metric: str, length: int) -> Feature:
     return Feature(metric=metric, kind=FeatureKind.STANDARD, length=length)
 
 
+def taken(windows: Windows, until: int) -> list[Due]:
+    """What falls due by ``until``, with the windows copied: each lives for one turn."""
+    found = []
+    while windows.behind(until):
+        due = windows.close(until)
+        if due:
+            found.append(due._replace(windows=[list(each) for each in due.windows]))
+    return found
+
+
+def added(windows: Windows, metric: str, value: float, mono_ms: int) -> list[Due]:
+    found = taken(windows, mono_ms)
+    windows.add(metric, value, mono_ms)
+    return found
+
+
 def fed(windows: Windows, values: dict[int, float], until: int, metric: str = "a") -> list[list[float]]:
     """Every window that falls due while ``values`` (by ms) come in."""
-    found = []
-    for mono_ms, value in values.items():
-        found += [list(due.windows[0]) for due in windows.add(metric, value, mono_ms)]
-    return found + [list(due.windows[0]) for due in windows.advance(until)]
+    found = [due for mono_ms, value in values.items() for due in added(windows, metric, value, mono_ms)]
+    return [due.windows[0] for due in found + taken(windows, until)]
 
 
 def test_gives_windows_oldest_first_once_full() -> None:
@@ -56,23 +70,24 @@ def test_a_silence_of_years_is_passed_over_at_once() -> None:
 
 def test_windows_of_one_model_fall_due_together() -> None:
     windows = Windows([feature("a", 2), feature("b", 1)], step_s=1.0)
+    assert windows.metrics == ("a", "b")
     for mono_ms in range(0, 5000, 1000):
-        assert not list(windows.add("a", 1.0, mono_ms))
-    assert not list(windows.add("b", 7.0, 4100))
-    (due,) = windows.advance(4250)
-    assert [list(window) for window in due.windows] == [[1.0, 1.0], [7.0]]
-    assert due.latest == {"a": 1.0, "b": 7.0}
+        assert not added(windows, "a", 1.0, mono_ms)
+    assert not added(windows, "b", 7.0, 4100)
+    (due,) = taken(windows, 4250)
+    assert due.windows == [[1.0, 1.0], [7.0]]
+    assert due.latest == [1.0, 7.0]
 
 
 def test_a_metric_that_dies_stops_the_model_until_its_window_is_full_again() -> None:
     windows = Windows([feature("a", 1), feature("b", 2)], step_s=1.0)
     buckets = []
     for second in range(30):
-        buckets += [due.bucket for due in windows.add("a", 1.0, second * 1000)]
+        buckets += [due.bucket for due in added(windows, "a", 1.0, second * 1000)]
         if not 5 <= second < 15:
-            buckets += [due.bucket for due in windows.add("b", 1.0, second * 1000)]
-    died, back = 5 + MAX_HELD, 15 + 1
-    assert buckets == [*range(2, died + 1), *range(back + 1, 30)]
+            buckets += [due.bucket for due in added(windows, "b", 1.0, second * 1000)]
+    # b has values in buckets 0 to 4, holds four more, and is full again from its second new one on.
+    assert buckets == [*range(1, 5 + MAX_HELD), *range(16, 29)]
 
 
 def test_simulated_time_shortens_the_step() -> None:
@@ -89,11 +104,8 @@ def test_late_samples_and_numbers_beyond_float32_are_left_out() -> None:
 
 def test_the_same_metric_may_serve_two_features() -> None:
     windows = Windows([feature("a", 1), feature("a", 3)], step_s=1.0)
-    found = []
-    for second in range(4):
-        for due in windows.add("a", float(second), second * 1000):
-            found.append([list(each) for each in due.windows])  # noqa: PERF401 - a window lives for one turn
-    assert found == [[[2.0], [0.0, 1.0, 2.0]]]
+    found = [due for second in range(4) for due in added(windows, "a", float(second), second * 1000)]
+    assert [due.windows for due in found] == [[[2.0], [0.0, 1.0, 2.0]]]
 
 
 def test_against_a_plain_reference() -> None:

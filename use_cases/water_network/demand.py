@@ -28,12 +28,12 @@ _WITHDRAWALS_A_WEEK: Final = 6.0
 
 _HOURS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 17, 18, 19, 20, 21, 22, 23, 24)
 _WEEKDAY: Final = (
-    0.55, 0.42, 0.36, 0.34, 0.38, 0.62, 1.15, 1.60, 1.55, 1.30, 1.10, 1.12, 1.00, 1.15, 1.35, 1.50, 1.45, 1.25, 1.00,
-    0.75, 0.55,
+    0.55, 0.42, 0.36, 0.34, 0.38, 0.62, 1.15, 1.60, 1.55, 1.30, 1.10,
+    1.12, 1.00, 1.15, 1.35, 1.50, 1.45, 1.25, 1.00, 0.75, 0.55,
 )  # fmt: skip
 _WEEKEND: Final = (
-    0.65, 0.50, 0.41, 0.36, 0.36, 0.42, 0.62, 0.95, 1.35, 1.65, 1.55, 1.35, 1.15, 1.15, 1.30, 1.42, 1.40, 1.25, 1.05,
-    0.85, 0.65,
+    0.65, 0.50, 0.41, 0.36, 0.36, 0.42, 0.62, 0.95, 1.35, 1.65, 1.55,
+    1.35, 1.15, 1.15, 1.30, 1.42, 1.40, 1.25, 1.05, 0.85, 0.65,
 )  # fmt: skip
 
 
@@ -53,7 +53,9 @@ def draw_demand(seed: int, days: int, base: Mapping[str, float]) -> Demand:
     mean = np.array([base[name] for name in nodes])
     values = mean * _curves(nodes, days, int(rng.integers(7))) * _day_factors(rng, days, len(nodes))
     values *= _step_factors(rng, nodes, mean, days)
-    _add_withdrawals(rng, values, [index for index, name in enumerate(nodes) if base[name] > 0 and name not in _BULK])
+    _add_withdrawals(
+        rng, values, [index for index, name in enumerate(nodes) if base[name] > 0 and name not in _BULK]
+    )
     return Demand(nodes, np.maximum(values, 0.0), _pump_plan(rng, days))
 
 

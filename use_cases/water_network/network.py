@@ -94,7 +94,9 @@ def _write_input(folder: Path, days: int) -> dict[str, float]:
     base: dict[str, float] = {}
     for name, junction in net.junctions():
         series = junction.demand_timeseries_list[0]
-        base[name] = 1000.0 * series.base_value * float(np.mean(net.get_pattern(series.pattern_name).multipliers))
+        base[name] = (
+            1000.0 * series.base_value * float(np.mean(net.get_pattern(series.pattern_name).multipliers))
+        )
         junction.demand_timeseries_list.clear()
         junction.add_demand(0.0, None)
     net.options.hydraulic.pattern = None

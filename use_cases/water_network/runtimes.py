@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from fleet_protocol.manifest import ElementType, Manifest, Runtime, Tensor, parse
+from use_cases.water_network.training.reference import float_file
 
 Floats = NDArray[np.float32]
 Model = Callable[[Floats], Floats]
@@ -33,6 +34,11 @@ def open_model(folder: Path, runtime: Runtime) -> Model:
     return litert_model(folder / variant.file, variant.input, variant.output)
 
 
+def float_model(name: str) -> Model:
+    """The model ``name`` as it was before quantization, for comparison."""
+    return litert_model(float_file(name), *tensors(float_file(name)))
+
+
 def litert_model(file: Path, given: Tensor, answer: Tensor) -> Model:
     """The ``.tflite`` in ``file``, whose edges are as ``given`` and ``answer`` say."""
     interpreter = Interpreter(str(file), num_threads=1)
@@ -45,15 +51,29 @@ def litert_model(file: Path, given: Tensor, answer: Tensor) -> Model:
         for row, output in zip(quantized, outputs, strict=True):
             interpreter.set_tensor(source, row[None])
             interpreter.invoke()
-            output[:] = (interpreter.get_tensor(target)[0].astype(np.float32) - answer.zero_point) * answer.scale
+            output[:] = (
+                interpreter.get_tensor(target)[0].astype(np.float32) - answer.zero_point
+            ) * answer.scale
         return outputs
 
     return run
 
 
+def tensors(file: Path) -> tuple[Tensor, Tensor]:
+    """Input and output of the ``.tflite`` in ``file``."""
+    interpreter = Interpreter(str(file))
+    edges = []
+    for details in (interpreter.get_input_details()[0], interpreter.get_output_details()[0]):
+        scale, zero_point = details["quantization"]
+        shape = tuple(int(size) for size in details["shape"])
+        kind = ElementType(np.dtype(details["dtype"]).name)
+        edges.append(Tensor(shape, kind, float(scale) or 1.0, int(zero_point)))
+    return edges[0], edges[1]
+
+
 def openvino_model(file: Path) -> Model:
     """The OpenVINO IR in ``file``, float at both edges."""
-    import openvino  # noqa: PLC0415 - a LiteRT-only installation reads this module too
+    import openvino
 
     core = openvino.Core()
     model = core.read_model(file)
@@ -73,4 +93,4 @@ def quantize(values: Floats, tensor: Tensor) -> NDArray[np.generic]:
         return values
     limits = np.iinfo(tensor.dtype.value)
     steps = np.round(values / np.float32(tensor.scale)) + tensor.zero_point
-    return np.clip(steps, limits.min, limits.max).astype(tensor.dtype.value)
+    return np.asarray(np.clip(steps, limits.min, limits.max), dtype=tensor.dtype.value)

@@ -49,9 +49,9 @@ SIZE_CLASSES: Final = (
 )
 
 _FIRST_SEED: Final = {Split.TRAINING: 100_000, Split.HELD_OUT: 900_000}
-_ROUNDS: Final = {Split.TRAINING: 3, Split.HELD_OUT: 2}
+_ROUNDS: Final = {Split.TRAINING: 4, Split.HELD_OUT: 2}
 """Leaks of every size class at every junction."""
-_QUIET: Final = {Split.TRAINING: 18, Split.HELD_OUT: 10}
+_QUIET: Final = {Split.TRAINING: 27, Split.HELD_OUT: 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,12 @@ class Case:
     scenario: Scenario
     guard: int | None = None
     size: SizeClass | None = None
+
+    def guarded(self) -> tuple[int, Leak]:
+        """Guard and leak of a leak case."""
+        if self.guard is None or self.scenario.leak is None:
+            raise ValueError("a quiet case has neither guard nor leak")
+        return self.guard, self.scenario.leak
 
 
 def leak_cases(split: Split) -> Iterator[Case]:
@@ -82,6 +88,11 @@ def quiet_cases(split: Split) -> Iterator[Case]:
     first = _FIRST_SEED[split] + 50_000
     for seed in range(first, first + _QUIET[split]):
         yield Case(Scenario(seed, _QUIET_DAYS))
+
+
+def tuning_cases() -> list[Case]:
+    """Every third quiet case of training: thresholds are placed on them, and nothing is fitted to them."""
+    return list(quiet_cases(Split.TRAINING))[::3]
 
 
 def frames(cases: Iterable[Case]) -> Iterator[Frame]:

@@ -29,21 +29,24 @@ class Frame:
     flow: Readings
     """L/s, whichever way it runs."""
 
-    def series(self, place: int) -> tuple[Readings, Readings]:
-        """Pressure and flow at the gateway that is at ``place`` in ``sites.GATEWAYS``."""
-        return np.ascontiguousarray(self.pressure[:, place]), np.ascontiguousarray(self.flow[:, place])
+    def metrics(self, place: int) -> dict[str, Readings]:
+        """The readings of the gateway at ``place`` in ``sites.GATEWAYS``, by name of the metric."""
+        return {
+            "pressure": np.ascontiguousarray(self.pressure[:, place]),
+            "flow": np.ascontiguousarray(self.flow[:, place]),
+        }
 
 
 def simulate(scenario: Scenario) -> Frame:
     """What every gateway reads during ``scenario``; equal scenarios give equal readings."""
-    truth = hydraulics(
-        scenario, tuple(each.node for each in GATEWAYS), tuple(each.pipe for each in GATEWAYS)
-    )
+    truth = hydraulics(scenario, tuple(each.node for each in GATEWAYS), tuple(each.pipe for each in GATEWAYS))
     rng = np.random.default_rng([scenario.seed, 1])
     pressure = truth.pressure + PRESSURE_NOISE_M * rng.standard_normal(truth.pressure.shape)
     spread = np.hypot(FLOW_NOISE * truth.flow, FLOW_NOISE_LS)
     flow = truth.flow + spread * rng.standard_normal(truth.flow.shape)
-    return Frame(_rounded(pressure, PRESSURE_RESOLUTION_M), _rounded(np.maximum(flow, 0.0), FLOW_RESOLUTION_LS))
+    return Frame(
+        _rounded(pressure, PRESSURE_RESOLUTION_M), _rounded(np.maximum(flow, 0.0), FLOW_RESOLUTION_LS)
+    )
 
 
 def _rounded(values: NDArray[np.float64], resolution: float) -> Readings:

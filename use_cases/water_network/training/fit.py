@@ -1,6 +1,7 @@
 """Fitting the two small networks in float, on the CPU, from a fixed seed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,35 +14,43 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is fitted."""
+
+    epochs: int
+    batch: int
+    rate: float
+    """Largest learning rate of its one cycle."""
+    noise: float
+    """Spread of what is added to the inputs."""
+    seed: int = 1
+
+
 def fit(
     build: Callable[[], Network],
     loss: Loss,
     inputs: Floats,
     targets: NDArray[np.generic],
-    *,
-    epochs: int,
-    batch: int,
-    rate: float,
-    noise: float,
-    seed: int,
+    recipe: Recipe,
 ) -> Network:
-    """A module from ``build`` that maps ``inputs``, with noise of that spread added, to ``targets``."""
-    torch.manual_seed(seed)
+    """A module from ``build`` that maps ``inputs``, with the recipe's noise added, to ``targets``."""
+    torch.manual_seed(recipe.seed)
     module, given, wanted = build(), torch.from_numpy(inputs), torch.from_numpy(targets)
-    steps = epochs * -(-len(given) // batch)
-    optimizer = torch.optim.AdamW(module.parameters(), rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-    for epoch in range(epochs):
+    steps = recipe.epochs * -(-len(given) // recipe.batch)
+    optimizer = torch.optim.AdamW(module.parameters(), recipe.rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps)
+    for epoch in range(recipe.epochs):
         total = 0.0
-        for rows in torch.randperm(len(given)).split(batch):
-            noisy = given[rows] + noise * torch.randn_like(given[rows])
+        for rows in torch.randperm(len(given)).split(recipe.batch):
+            noisy = given[rows] + recipe.noise * torch.randn_like(given[rows])
             value = loss(module(noisy), wanted[rows])
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             schedule.step()
             total += value.item() * len(rows)
-        print(f"epoch {epoch + 1}/{epochs}: loss {total / len(given):.4f}", flush=True)
+        print(f"epoch {epoch + 1}/{recipe.epochs}: loss {total / len(given):.4f}", flush=True)
     module.eval()
     return module
 

@@ -8,14 +8,13 @@ as it is smooth. No value after the clean prefix is used, neither to fit nor to 
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 
 from fleet_protocol.manifest import Feature, FeatureKind, Output, OutputKind
 from use_cases.water_network import models_folder, record
-from use_cases.water_network.training.fit import fit, predict
+from use_cases.water_network.training.fit import Recipe, fit, predict
 from use_cases.water_network.training.package import Card, write_manifest
 from use_cases.water_network.training.quantize import to_litert, to_openvino
 from use_cases.water_network.training.reference import float_file
@@ -37,20 +36,12 @@ _MARGIN: Final = 1.5
 _GOLDEN: Final = 128
 
 
-class DayNetwork(nn.Module):
+def _build() -> nn.Module:
     """An autoencoder with a bounded waist: it cannot follow a day that leaves the known range."""
-
-    def __init__(self) -> None:
-        """Layers with random weights."""
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(_HOURS, 32), nn.ReLU(), nn.Linear(32, 8), nn.Tanh(), nn.Linear(8, 32), nn.ReLU(),
-            nn.Linear(32, _HOURS),
-        )  # fmt: skip
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """The day as it would be if it were normal."""
-        return torch.as_tensor(self.layers(rows))
+    return nn.Sequential(
+        nn.Linear(_HOURS, 32), nn.ReLU(), nn.Linear(32, 8), nn.Tanh(), nn.Linear(8, 32), nn.ReLU(),
+        nn.Linear(32, _HOURS),
+    )  # fmt: skip
 
 
 def make() -> None:
@@ -59,7 +50,8 @@ def make() -> None:
     center, scale = float(np.round(prefix.mean(), 2)), float(np.round(prefix.std(), 2))
     rng = np.random.default_rng(5)
     days = _varied(rng, (prefix - center) / scale)
-    module = fit(DayNetwork, nn.functional.mse_loss, days, days, epochs=40, batch=256, rate=5e-3, noise=0.0, seed=1)
+    recipe = Recipe(epochs=40, batch=256, rate=5e-3, noise=0.0)
+    module = fit(_build, nn.functional.mse_loss, days, days, recipe)
     errors = np.square(predict(module, days) - days).mean(axis=1)
     threshold = float(np.round(_MARGIN * errors.max(), 3))
     print(f"{len(prefix)} hours; error median {np.median(errors):.3f}, largest {errors.max():.3f}")
@@ -82,7 +74,10 @@ def _card(center: float, scale: float, threshold: float) -> Card:
             Feature(metric="flow", kind=FeatureKind.STANDARD, length=_HOURS, center=center, scale=scale),
         ),
         output=Output(
-            kind=OutputKind.RECONSTRUCTION, labels=("normal", "unusual"), alarm_label="unusual", threshold=threshold
+            kind=OutputKind.RECONSTRUCTION,
+            labels=("normal", "unusual"),
+            alarm_label="unusual",
+            threshold=threshold,
         ),
         agreement=0.98,
     )
@@ -107,5 +102,8 @@ def _spiked(rng: np.random.Generator, days: Floats) -> Floats:
 
 
 def _golden(rng: np.random.Generator, center: float, scale: float) -> Floats:
-    days = np.concatenate([sliding_window_view(run.flow, _HOURS) for run in record.runs() if len(run.flow) >= _HOURS])
-    return np.asarray((days[rng.choice(len(days), _GOLDEN, replace=False)] - center) / scale, dtype=np.float32)
+    """Real days of the record, without those beyond int8's range, where only saturation would be compared."""
+    pieces = [sliding_window_view(run.flow, _HOURS) for run in record.runs() if len(run.flow) >= _HOURS]
+    days = np.asarray((np.concatenate(pieces) - center) / scale, dtype=np.float32)
+    days = days[np.abs(days).max(axis=1) <= _LIMIT]
+    return np.asarray(days[rng.choice(len(days), _GOLDEN, replace=False)])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,14 +12,23 @@ from torch import nn
 from fleet_protocol.manifest import Output, OutputKind
 from use_cases.water_network import models_folder
 from use_cases.water_network.alarms import tune_threshold
-from use_cases.water_network.detectors import ALARM, STEPS_A_WEEK, TARGET_PER_WEEK
+from use_cases.water_network.detectors import MODEL_ALARM, STEPS_A_WEEK, TARGET_PER_WEEK
 from use_cases.water_network.network import STEPS_A_DAY
-from use_cases.water_network.scenarios import SEARCH_DAYS, Case, Split, frames, leak_cases, quiet_cases
+from use_cases.water_network.scenarios import (
+    SEARCH_DAYS,
+    Case,
+    Split,
+    frames,
+    leak_cases,
+    quiet_cases,
+    tuning_cases,
+)
 from use_cases.water_network.sensors import Frame
 from use_cases.water_network.sites import GATEWAYS
-from use_cases.water_network.training.fit import fit, predict
+from use_cases.water_network.training.fit import Recipe, fit, predict
 from use_cases.water_network.training.package import Card, write_manifest
 from use_cases.water_network.training.quantize import to_litert, to_openvino
+from use_cases.water_network.training.reference import float_file
 from use_cases.water_network.windows import LEAK_FEATURES, WINDOW, inputs
 
 Floats = NDArray[np.float32]
@@ -40,24 +48,21 @@ _GOLDEN: Final = 96
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Windows to fit on, and whole quiet series on which the threshold is placed."""
+    """Windows to fit on."""
 
     leak: Floats
     quiet: Floats
-    tuning: list[Floats]
 
 
 def make() -> None:
     """Simulate, fit, quantize and write the model folder."""
     examples = _examples()
-    module = _shifted(_fit(examples), examples.tuning)
+    module = _shifted(_fit(examples))
     folder = models_folder() / NAME
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     calibration = _mixed(rng, examples, _CALIBRATION)
-    float_file = Path(__file__).parent / "reference" / f"{NAME}.f32.tflite"
-    float_file.parent.mkdir(exist_ok=True)
-    to_litert(module, calibration, float_file, folder / f"{NAME}.tflite")
+    to_litert(module, calibration, float_file(NAME), folder / f"{NAME}.tflite")
     to_openvino(module, calibration, folder / f"{NAME}.xml")
     write_manifest(folder, _CARD, _mixed(rng, examples, _GOLDEN))
 
@@ -66,7 +71,7 @@ _CARD: Final = Card(
     name=NAME,
     version="1.0.0",
     release=1,
-    description="Leak near a metering chamber, from a day of pressure and flow against the seven days before.",
+    description="Leak near a metering chamber, from a day of pressure and flow against the week before.",
     step_s=900.0,
     features=LEAK_FEATURES,
     output=Output(kind=OutputKind.CLASSIFICATION, labels=("normal", "leak"), alarm_label="leak"),
@@ -74,7 +79,7 @@ _CARD: Final = Card(
 )
 
 
-class LeakNetwork(nn.Module):
+class LeakNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped where this is checked
     """Dense layers; logits are bounded, so that int8 has fine steps where labels are decided."""
 
     def __init__(self) -> None:
@@ -94,15 +99,16 @@ def _fit(examples: Examples) -> LeakNetwork:
     rows = np.concatenate([examples.leak, examples.quiet])
     labels = np.repeat(np.array([1, 0]), [len(examples.leak), len(examples.quiet)])
     loss = nn.CrossEntropyLoss(label_smoothing=0.05)
-    return fit(LeakNetwork, loss, rows, labels, epochs=8, batch=512, rate=4e-3, noise=0.1, seed=1)
+    return fit(LeakNetwork, loss, rows, labels, Recipe(epochs=8, batch=512, rate=4e-3, noise=0.2))
 
 
-def _shifted(module: LeakNetwork, tuning: list[Floats]) -> LeakNetwork:
+def _shifted(module: LeakNetwork) -> LeakNetwork:
     """``module`` with its last bias moved so that score 0.5 gives the wanted rate of false alarms."""
     # Before the bound, where the difference of the two numbers may be moved; the bound keeps its sign.
     layers = module.layers
-    margins = [np.diff(predict(layers, rows), axis=1)[:, 0] for rows in tuning]
-    threshold = tune_threshold(margins, ALARM, STEPS_A_WEEK, TARGET_PER_WEEK)
+    series = _quiet_series(tuning_cases(), stride=1)
+    margins = [np.diff(predict(layers, rows), axis=1)[:, 0] for rows in series]
+    threshold = tune_threshold(margins, MODEL_ALARM, STEPS_A_WEEK, TARGET_PER_WEEK)
     print(f"threshold on the margin: {threshold:.3f}")
     with torch.no_grad():
         layers[-1].bias += torch.tensor([threshold / 2, -threshold / 2])
@@ -112,31 +118,25 @@ def _shifted(module: LeakNetwork, tuning: list[Floats]) -> LeakNetwork:
 def _examples() -> Examples:
     leaks = list(leak_cases(Split.TRAINING))
     leak = np.concatenate([_leak_rows(case, frame) for case, frame in zip(leaks, frames(leaks), strict=True)])
-    quiet = list(quiet_cases(Split.TRAINING))
-    series = list(_quiet_series(frames(quiet)))
-    # Every third quiet scenario only places the threshold; the network never sees it.
-    per_scenario = len(GATEWAYS)
-    tuning = [rows for place, rows in enumerate(series) if place // per_scenario % 3 == 0]
-    fitting = [rows[::_QUIET_STRIDE] for place, rows in enumerate(series) if place // per_scenario % 3 != 0]
-    return Examples(leak, np.concatenate(fitting), tuning)
+    kept = set(tuning_cases())
+    fitting = [case for case in quiet_cases(Split.TRAINING) if case not in kept]
+    return Examples(leak, np.concatenate(list(_quiet_series(fitting, stride=_QUIET_STRIDE))))
 
 
 def _leak_rows(case: Case, frame: Frame) -> Floats:
-    if case.guard is None or case.scenario.leak is None:
-        raise ValueError("a case without a leak among the leaks")
-    start = case.scenario.leak.start_step
-    ends = np.arange(start + _FIRST_STEP, start + SEARCH_DAYS * STEPS_A_DAY, _LEAK_STRIDE)
-    return _rows(frame, case.guard, ends)
+    guard, leak = case.guarded()
+    ends = np.arange(leak.start_step + _FIRST_STEP, leak.start_step + SEARCH_DAYS * STEPS_A_DAY, _LEAK_STRIDE)
+    return _rows(frame, guard, ends)
 
 
-def _quiet_series(series: Iterable[Frame]) -> Iterator[Floats]:
-    for frame in series:
+def _quiet_series(cases: Iterable[Case], stride: int) -> Iterator[Floats]:
+    for frame in frames(cases):
         for place in range(len(GATEWAYS)):
-            yield _rows(frame, place, np.arange(WINDOW - 1, len(frame.pressure)))
+            yield _rows(frame, place, np.arange(WINDOW - 1, len(frame.pressure), stride))
 
 
 def _rows(frame: Frame, place: int, ends: NDArray[np.int64]) -> Floats:
-    return np.clip(inputs(LEAK_FEATURES, frame.series(place), ends), -_LIMIT, _LIMIT)
+    return np.clip(inputs(LEAK_FEATURES, frame.metrics(place), ends), -_LIMIT, _LIMIT)
 
 
 def _mixed(rng: np.random.Generator, examples: Examples, count: int) -> Floats:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from fleet_protocol import manifest
 from fleet_protocol.manifest import ElementType, Feature, File, Golden, ModelFile, Output, Runtime, Tensor
-from use_cases.water_network.runtimes import litert_model, openvino_model
+from use_cases.water_network.runtimes import litert_model, openvino_model, tensors
 
 Floats = NDArray[np.float32]
 
@@ -56,21 +55,11 @@ def write_manifest(folder: Path, card: Card, golden_inputs: Floats) -> None:
     (folder / "manifest.json").write_bytes(manifest.encode(whole))
 
 
-def tensors(file: Path) -> tuple[Tensor, Tensor]:
-    """Input and output of the ``.tflite`` in ``file``."""
-    interpreter = Interpreter(str(file))
-    edges = []
-    for details in (interpreter.get_input_details()[0], interpreter.get_output_details()[0]):
-        scale, zero_point = details["quantization"]
-        shape = tuple(int(size) for size in details["shape"])
-        kind = ElementType(np.dtype(details["dtype"]).name)
-        edges.append(Tensor(shape, kind, float(scale) or 1.0, int(zero_point)))
-    return edges[0], edges[1]
-
-
 def _litert_variant(folder: Path, name: str) -> ModelFile:
     given, answer = tensors(folder / f"{name}.tflite")
-    return ModelFile(file=f"{name}.tflite", runtimes=(Runtime.LITERT, Runtime.TFLITE), input=given, output=answer)
+    return ModelFile(
+        file=f"{name}.tflite", runtimes=(Runtime.LITERT, Runtime.TFLITE), input=given, output=answer
+    )
 
 
 def _openvino_variant(folder: Path, name: str) -> ModelFile:

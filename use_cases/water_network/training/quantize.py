@@ -38,10 +38,11 @@ def to_openvino(module: nn.Module, calibration: Floats, xml_file: Path) -> None:
     width = calibration.shape[1]
     model = openvino.convert_model(module, example_input=torch.zeros(1, width), input=[1, width])
     data = nncf.Dataset([row[None] for row in calibration])
-    # Weights of 7 bits: with 8, the sums of u8 x i8 products overflow on processors without (and, as measured,
-    # on some with) VNNI, and single answers go far wrong. Ranges as in ``to_litert``: the extremes of all rows.
+    # Weights of 7 bits: with 8, sums of u8 x i8 products overflow on some processors, and single answers then
+    # go far wrong (seen on one with VNNI, too). Ranges as above: the extremes of all rows.
     fine = nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix.ENABLE, activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+        overflow_fix=nncf.OverflowFix.ENABLE,
+        activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
     )
     quantized = nncf.quantize(model, data, subset_size=len(calibration), advanced_parameters=fine)
     openvino.save_model(quantized, xml_file)

@@ -1,4 +1,4 @@
-"""The models in float, as they were before quantization: the report compares against them; no device gets them."""
+"""The models in float, before quantization: what the report compares against; no device gets them."""
 
 from pathlib import Path
 

@@ -1,0 +1,64 @@
+"""A centre without its processes: a database, an authority, and the API on them."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from sqlalchemy import Engine
+
+from fleet_server.access.tokens import provide_token
+from fleet_server.api.app import create_app
+from fleet_server.config import ServerConfig, Settings, resolve
+from fleet_server.database.engine import open_engine
+from fleet_server.database.schema import upgrade
+from fleet_server.link.authority import open_authority
+
+
+def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
+    """A centre as ``serve`` makes it at its first start."""
+    data.mkdir()
+    config = resolve(data, Settings(mqtt_port=8883, api_port=8080))
+    open_authority(config.authority, may_make=True)
+    engine = open_engine(config.database_url)
+    upgrade(engine)
+    provide_token(engine, config.token, config.tenant)
+    return engine, config
+
+
+@contextmanager
+def answering(engine: Engine, config: ServerConfig) -> Iterator[httpx.Client]:
+    """The API on a real socket, and a client with its token."""
+    server = uvicorn.Server(uvicorn.Config(create_app(engine, config), log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        token = config.token.read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        try:
+            with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def request_pem(name: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
+    """A certificate request for ``name``."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
