@@ -19,7 +19,8 @@ from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
 from edge_agent.service.health import HealthBoard
 from edge_agent.service.reporter import Reporter
-from edge_agent.supervisor import Supervisor, Work
+from edge_agent.supervisor import Supervisor
+from edge_agent.tasks import Work
 from edge_agent.telemetry.recorder import Pipeline, Recorder
 from edge_agent.telemetry.sender import Limits, Sender
 from edge_agent.telemetry.store import Store

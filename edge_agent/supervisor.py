@@ -6,19 +6,22 @@ ends the others, and neither repeats without a pause.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from edge_agent.backoff import FullJitter
 from edge_agent.errors import AgentError
 from edge_agent.service.health import HealthBoard
+from edge_agent.tasks import Work, together
 from fleet_protocol.texts import _
 
 _LOG: Final = logging.getLogger(__name__)
 
-Work = Callable[[], Awaitable[None]]
-
 _FAULT: Final = "agent.fault"
+
+_PATIENCE_S: Final = 1.1
+"""Longer than the session's farewell to a broker that is gone."""
 
 
 class Supervisor:
@@ -38,9 +41,8 @@ class Supervisor:
 
     async def run(self, tasks: Mapping[str, Work]) -> None:
         """Run every task under its name."""
-        async with asyncio.TaskGroup() as group:
-            for name, work in tasks.items():
-                group.create_task(self._keep(name, work), name=name)
+        kept: dict[str, Work] = {name: partial(self._keep, name, work) for name, work in tasks.items()}
+        await together(kept, _PATIENCE_S)
 
     async def _keep(self, name: str, work: Work) -> None:
         backoff = FullJitter(self._base_s, self._cap_s)

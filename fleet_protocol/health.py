@@ -173,7 +173,8 @@ _CODES: Final = (
         Severity.WARNING,
         mark("Acknowledgement refused"),
         mark(
-            "The server acknowledged numbers that this device never gave out; nothing was deleted on its word."
+            "The server acknowledged numbers that this device never gave out; nothing was deleted on "
+            "its word."
         ),
         mark("Look for another device with the same identity; then look at the server's ingest."),
     ),

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 
 from fleet_protocol.errors import ManifestError
+from fleet_protocol.messages import Line, Name
 from fleet_protocol.texts import _
 
 MAX_MANIFEST: Final = 256 * 1024
@@ -125,14 +126,15 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How the output tensor becomes ``label``, ``score`` and ``confidence``.
 
     ``classification``: softmax over ``labels``; score is the probability of ``alarm_label``,
-    label the likeliest, confidence its probability.
+    label the likeliest, confidence its probability. One output for two labels is that probability
+    itself.
     ``reconstruction``: score is the mean squared difference from the input over ``threshold``;
     label is ``alarm_label`` from 1 on, else the first of ``labels``; confidence falls to 0.5 at
     the threshold.
     """
 
     kind: OutputKind
-    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=1000)]
+    labels: Annotated[tuple[Line, ...], msgspec.Meta(min_length=2, max_length=1000)]
     alarm_label: str
     threshold: float = 1.0
 
@@ -173,7 +175,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)]
     name: Identifier
-    version: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    version: Name
     release: Positive
     licence: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     description: Annotated[str, msgspec.Meta(max_length=1000)]

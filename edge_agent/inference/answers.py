@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_agent.inference.runtime import Array
 from fleet_protocol.manifest import Output, OutputKind, Tensor
-from fleet_protocol.texts import _
+from fleet_protocol.texts import _, mark
 
 Vector = NDArray[np.float32]
 
@@ -66,11 +66,12 @@ def dequantizer(tensor: Tensor, unit: float) -> Callable[[Array, Vector], None]:
 def _require_numbers(given: Vector) -> None:
     """Quantizing hides what is no number; one product over the input finds it."""
     if not float(given.dot(given)) < _INFINITE:
-        raise ValueError(_NO_NUMBER)
+        raise ValueError(_(_NO_NUMBER))
 
 
 _INFINITE: Final = math.inf
-_NO_NUMBER: Final = "the window holds what is no number"
+_NO_NUMBER: Final = mark("the window holds what is no number")
+_NO_OUTPUT: Final = mark("the model gave what is no number")
 
 
 def _softmax(output: Output, tensor: Tensor) -> Read:
@@ -83,6 +84,8 @@ def _softmax(output: Output, tensor: Tensor) -> Read:
         highest = max(logits)
         weights = [exp((logit - highest) * scale) for logit in logits]
         total = sum(weights)
+        if not total < _INFINITE:
+            raise ValueError(_(_NO_OUTPUT))
         # The highest weighs exp(0).
         return logits.index(highest), weights[alarm] / total, 1.0 / total
 
@@ -95,7 +98,10 @@ def _probability(output: Output, tensor: Tensor) -> Read:
 
     def read(values: Array, given: Vector) -> Scored:
         _require_numbers(given)
-        score = min(max((float(values.item()) - zero_point) * scale, 0.0), 1.0)
+        number = (float(values.item()) - zero_point) * scale
+        if number != number:  # noqa: PLR0124 - only what is no number differs from itself
+            raise ValueError(_(_NO_OUTPUT))
+        score = min(max(number, 0.0), 1.0)
         return (alarm, score, score) if score >= 0.5 else (1 - alarm, score, 1.0 - score)  # noqa: PLR2004
 
     return read
@@ -119,6 +125,7 @@ def _reconstruction(output: Output, tensor: Tensor, unit: float) -> Read:
             return normal, score, 1.0 - 0.5 * score
         if score < _INFINITE:
             return alarm, score, 1.0 - 0.5 / score
-        raise ValueError(_NO_NUMBER)
+        _require_numbers(given)
+        raise ValueError(_(_NO_OUTPUT))
 
     return read

@@ -32,6 +32,9 @@ RESTARTS: Final = 5
 RESTART_WINDOW_S: Final = 60.0
 """More crashes than this are no accident; the board's cores are then worth more than another try."""
 
+_LAST_BREATH_S: Final = 1.0
+"""A process whose end of the socket is closed has ended by then."""
+
 _QUIET: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """NumPy's linear algebra would otherwise hold a thread and its buffers for every core."""
 
@@ -208,7 +211,7 @@ class Worker:
     def _bury(self, *, hung: bool) -> errors.WorkerCrashed:
         """Take leave of the process, start the next, and give the error that says how it ended."""
         child, self._child = self._child, None
-        code = _end(child) if child else 0
+        code = _end(child, 0.0 if hung else _LAST_BREATH_S) if child else 0
         self._restart()
         return errors.WorkerCrashed(_describe(code, hung=hung))
 
@@ -259,10 +262,12 @@ def _send(child: _Child, load: wire.Load, region: int) -> None:
         os.write(child.request, wire.MESSAGE)
 
 
-def _end(child: _Child) -> int:
-    """Close everything and collect the exit status; a negative one is a signal."""
-    dead = bool(select.select([child.pidfd], [], [], 0.0)[0])
-    if not dead:
+def _end(child: _Child, patience_s: float = 0.0) -> int:
+    """Close everything and collect the exit status; a negative one is a signal.
+
+    ``patience_s`` is for a process that is ending by itself: its own status tells more.
+    """
+    if not select.select([child.pidfd], [], [], patience_s)[0]:
         child.process.send_signal(signal.SIGKILL)
     code = child.process.wait()
     child.watch.close()

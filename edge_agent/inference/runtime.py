@@ -61,7 +61,7 @@ def load_backend(bundle: Bundle, runtime: Runtime) -> tuple[Backend, ModelFile]:
                 runtime=runtime, reason=reason
             )
         ) from error
-    except (RuntimeError, ValueError, TypeError, OSError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, SystemError) as error:
         reason = str(error).strip()[:_MAX_REASON]
         raise ModelRefused(
             _("{model}: {runtime} does not take {file} ({reason})").format(

@@ -116,7 +116,7 @@ class DirectSession:
         started = time.perf_counter_ns()
         try:
             label, score, confidence = self._infer(list(map(self._numbers, windows, self._types)))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, SystemError) as error:
             raise InferenceError(f"{self.manifest.name}: {error}") from error
         return Answer(self._labels[label], score, confidence, (time.perf_counter_ns() - started) // 1000)
 

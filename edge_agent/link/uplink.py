@@ -5,13 +5,13 @@ Runs for as long as the agent does, with or without a broker.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from edge_agent.backoff import FullJitter
 from edge_agent.errors import LinkDown, LinkError, LinkRefused
 from edge_agent.link.transport import Connection, Transport
 from edge_agent.service.health import HealthBoard
+from edge_agent.tasks import together
 from edge_agent.telemetry.sender import Sender
 from fleet_protocol.errors import MessageError
 from fleet_protocol.messages import Ack, decode
@@ -21,6 +21,7 @@ from fleet_protocol.topics import Channel
 _LOG: Final = logging.getLogger(__name__)
 
 _FIRST_WAIT_S: Final = 1.0
+_PATIENCE_S: Final = 0.2
 _STABLE_S: Final = 30.0
 """A session that lasts this long is a good one: a refusal is forgotten, the next wait is short."""
 
@@ -74,14 +75,15 @@ class Uplink:
             self._cut_short += 1
             self._health.clear(LinkDown.code)
             _LOG.info(_("connected to the broker"))
-            await _together(
+            await together(
                 {
                     "link.receive": lambda: self._receive(connection),
                     "link.acknowledge": self._sender.acknowledge,
                     "link.send": lambda: self._sender.run(connection),
                     "link.report": lambda: speaker.run(connection),
                     "link.settle": self._settle,
-                }
+                },
+                _PATIENCE_S,
             )
 
     async def _settle(self) -> None:
@@ -116,25 +118,3 @@ class Uplink:
         if isinstance(error, LinkRefused):
             self._health.clear(LinkDown.code)
         self._health.raise_code(error.code, str(error))
-
-
-async def _together(work: dict[str, Callable[[], Awaitable[None]]]) -> None:
-    """Run all until the first fails; its link error, out of the group, is what is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for name, start in work.items():
-                group.create_task(_awaited(start), name=name)
-    except* LinkError as errors:
-        failed = errors
-    else:
-        return
-    raise _first(failed)
-
-
-async def _awaited(start: Callable[[], Awaitable[None]]) -> None:
-    await start()
-
-
-def _first(errors: BaseExceptionGroup[LinkError]) -> LinkError:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -49,11 +49,15 @@ def clear_code(engine: Engine, code: str, now_ms: int) -> None:
 
 
 def raised(engine: Engine, now_ms: int) -> list[ServerHealth]:
-    """Every health code of the server that is raised now, with ``ingest.down`` where ingest is silent."""
+    """Every health code of the server that is raised now, with ``ingest.down`` where ingest is silent.
+
+    One that has never been heard is silent too: with a broker that is away it has stored nothing yet.
+    """
     with Session(engine, expire_on_commit=False) as session:
         entries = list(session.exec(select(ServerHealth).where(col(ServerHealth.cleared_ms).is_(None))))
         ingests = session.exec(select(Service).where(col(Service.name).startswith(INGEST_PREFIX)))
         newest = max((one.beat_ms for one in ingests), default=None)
-    if newest is not None and now_ms - newest > SILENT_MS:
-        entries.append(ServerHealth(code="ingest.down", since_ms=newest, detail="", count=1))
+    if newest is None or now_ms - newest > SILENT_MS:
+        since_ms = now_ms if newest is None else newest
+        entries.append(ServerHealth(code="ingest.down", since_ms=since_ms, detail="", count=1))
     return entries

@@ -2,7 +2,7 @@
 
 A sans-I/O codec (``mqtt5``) on a socket of our own, because an acknowledgement here means "it is
 in the database" and has to wait for the reader's word, hundreds at a time
-(docs/adr/0001-server-mqtt-client.md). The session outlives connection and process: what was not
+(docs/adr/0003-server-mqtt-client.md). The session outlives connection and process: what was not
 acknowledged comes again. One thread, no callbacks: the reader asks for what has come.
 """
 
@@ -221,7 +221,7 @@ class Subscriber:
                 with view[done:] as rest:
                     try:
                         packet, size = mqtt5.read(rest)
-                    except BaseException as error:  # noqa: BLE001 - sorted out there
+                    except BaseException as error:
                         if not _is_of_codec(error):
                             raise
                         size = self._salvage(rest, received_ms, error)

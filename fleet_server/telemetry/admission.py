@@ -3,6 +3,7 @@
 Pure. The broker confines a device to its own topics; what a broker cannot check is checked here.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from fleet_protocol.errors import MessageError, TopicError
@@ -14,6 +15,9 @@ from fleet_server.telemetry.placing import Sent, parse_sent
 
 TAKEN: Final = (Channel.TELEMETRY, Channel.EVENT, Channel.STATUS, Channel.REPORTED)
 """The channels that ingest subscribes to."""
+
+
+_parse: Final = lru_cache(16_384)(parse)
 
 
 class Admitted(NamedTuple):
@@ -37,7 +41,7 @@ class Refusal(NamedTuple):
 def admit(arrival: Arrival) -> Admitted | Refusal:
     """Check topic, flags and payload of ``arrival``."""
     try:
-        device, channel = parse(arrival.topic)
+        device, channel = _parse(arrival.topic)
     except TopicError as error:
         return Refusal(arrival, "", str(error))
     if reason := _objection(arrival, device, channel):

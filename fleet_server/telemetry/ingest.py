@@ -29,7 +29,8 @@ from fleet_server.link.mosquitto import INGEST
 from fleet_server.link.mqtt import Arrival, Broker, Subscriber, Subscription
 from fleet_server.telemetry.admission import TAKEN
 from fleet_server.telemetry.faults import unavailable
-from fleet_server.telemetry.store import Outcome, Store
+from fleet_server.telemetry.store import Store
+from fleet_server.telemetry.transaction import Outcome
 
 BATCH: Final = 500
 """Messages in one transaction: beyond it a commit's cost is spread thin already."""

@@ -10,7 +10,7 @@ true as an upper bound only.
 import re
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from fleet_protocol.messages import ClockState, TimeBase
 from fleet_server.database.partitions import DAY_MS
@@ -40,8 +40,7 @@ class Sent:
     mono_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """Where a batch stands in time: offset 0 is ``origin_ms``.
 
     Offsets from ``low`` to ``high`` are credible and give ``origin_ms + offset`` in ``state``; any

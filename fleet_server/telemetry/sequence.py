@@ -24,6 +24,8 @@ class Flow:
 
     def missing(self, first: int, last: int) -> list[Range]:
         """The parts of ``first`` to ``last`` that are not committed yet."""
+        if not self.ahead and first > self.contiguous:
+            return [(first, last)]
         parts: list[Range] = []
         start = max(first, self.contiguous + 1)
         for low, high in self.ahead:

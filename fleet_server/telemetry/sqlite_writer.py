@@ -3,12 +3,17 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
+from itertools import chain
 from typing import Final
 
 from sqlalchemy import Engine
 
 from fleet_server.telemetry.rows import Row
 from fleet_server.telemetry.writer import Lookups, Writer
+
+ROWS_AT_ONCE: Final = 100
+"""Rows in one statement; far below SQLite's limit of 32766 values for any of our tables."""
 
 # CROSS JOIN keeps SQLite from looping over the table instead of over the keys.
 _LOOKUPS: Final = Lookups(
@@ -75,7 +80,17 @@ class SqliteWriter(Writer):
         self._connection.executemany(statement, rows)
 
     def append(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """One prepared insert for all rows."""
-        values = ", ".join("?" * len(columns))
-        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - our own names
-        self._connection.executemany(statement, rows)
+        """Many rows a statement: stepping and resetting one for each costs as much as the insert itself."""
+        whole = len(rows) - len(rows) % ROWS_AT_ONCE
+        groups = [
+            tuple(chain.from_iterable(rows[start : start + ROWS_AT_ONCE]))
+            for start in range(0, whole, ROWS_AT_ONCE)
+        ]
+        self._connection.executemany(_insert(table, tuple(columns), ROWS_AT_ONCE), groups)
+        self._connection.executemany(_insert(table, tuple(columns), 1), rows[whole:])
+
+
+@cache
+def _insert(table: str, columns: tuple[str, ...], rows: int) -> str:
+    values = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([values] * rows)}"  # noqa: S608 - our own names

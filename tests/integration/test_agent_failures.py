@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -106,6 +107,19 @@ def test_a_sensor_that_fails_is_told_and_comes_back(
     }
     assert psutil.Process(agent.process.pid).memory_full_info().pss < CORE_PSS_MIB * 2**20  # type: ignore[union-attr]
     agent.stop()
+
+
+def test_a_stop_is_quick_while_a_sensor_refuses_connections(
+    broker: TestBroker, start_agent: StartAgent, plc: TestModbusServer
+) -> None:
+    plc.stop()
+    agent = start_agent("gw-42", broker.port, modbus_section(plc.port).replace("0.05", "0.001"))
+    for _ in range(3):
+        wait_until(lambda: "sensor.timeout" in agent.log, "the sensor is tried")
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 2.5
+        agent.start()
 
 
 def test_a_withheld_acknowledgement_is_told_and_the_data_sent_again(

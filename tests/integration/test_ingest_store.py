@@ -16,7 +16,8 @@ from fleet_server.database.models import inference, metadata, reading
 from fleet_server.telemetry import query
 from fleet_server.telemetry.placing import Placement
 from fleet_server.telemetry.rows import Origin, Row, event_rows
-from fleet_server.telemetry.store import KEPT_REFUSALS, Outcome, Store
+from fleet_server.telemetry.store import Store
+from fleet_server.telemetry.transaction import KEPT_REFUSALS, Outcome
 from tests.support.batches import (
     BOOT,
     EPOCH,
@@ -272,7 +273,7 @@ def test_a_message_that_the_database_cannot_hold_is_refused_alone(
         made = event_rows(origin, batch)
         return [(None, *row[1:]) for row in made] if batch.seq == 2 else made
 
-    monkeypatch.setattr("fleet_server.telemetry.store.event_rows", spoiled)
+    monkeypatch.setattr("fleet_server.telemetry.transaction.event_rows", spoiled)
     outcome = store.commit(arrivals([events(1), events(2), events(3), telemetry(1)]))
     assert (outcome.stored, outcome.refused) == (3, 1)
     assert marks(outcome) == {Stream.EVENT: 1, Stream.TELEMETRY: 1}

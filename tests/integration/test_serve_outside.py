@@ -16,6 +16,10 @@ from tests.support.postgres import PostgresServer
 from tests.support.waiting import free_port, wait_until
 
 
+RECONNECT_S = 40.0
+"""The longest wait between two attempts of a service, twice, and what a loaded machine adds."""
+
+
 @contextmanager
 def outside_broker(data: Path) -> Iterator[None]:
     """mosquitto with the files that the server made for it, but room for one queued message only."""
@@ -42,7 +46,7 @@ def test_an_outside_broker_is_missed_found_and_seen_dropping(tmp_path: Path) -> 
         assert server.endpoints["mqtt_port"] == port
         wait_until(lambda: "broker.down" in server.codes(), "the broker is missed")
         with outside_broker(server.data):
-            wait_until(lambda: not server.codes(), "the broker is found")
+            wait_until(lambda: not server.codes(), "watch and ingest find the broker", RECONNECT_S)
             identity = add(server, "gw-01", tmp_path / "gw-01")
             drown(server, identity)
             wait_until(lambda: "broker.dropping" in server.codes(), "dropping is seen")

@@ -17,6 +17,7 @@ from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
 from edge_agent.service.health import HealthBoard
 from edge_agent.supervisor import Supervisor
+from edge_agent.tasks import together
 from fleet_protocol.health import CATALOG
 from fleet_protocol.messages import ClockState, Quality
 from tests.support.drafts import FLOW, PRESSURE, HandClock
@@ -127,6 +128,49 @@ class TestSupervisor:
             ("sensor.timeout", "failing: no answer"),
             ("agent.fault", "failing: RuntimeError: bug"),
         ]
+
+    def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same(self) -> None:
+        swallowed: list[str] = []
+        started = asyncio.Event()
+
+        async def stubborn() -> None:
+            started.set()
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    swallowed.append("once more")
+                    if len(swallowed) == 2:
+                        raise
+
+        async def scenario() -> None:
+            supervising = asyncio.ensure_future(
+                together({"outer": lambda: together({"stubborn": stubborn}, 0.02)}, 0.01)
+            )
+            await started.wait()
+            supervising.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await supervising
+            assert not {task.get_name() for task in asyncio.all_tasks()} & {"outer", "stubborn"}
+
+        asyncio.run(asyncio.wait_for(scenario(), 10))
+        assert len(swallowed) == 2
+
+    def test_the_first_failure_is_raised_once_the_others_have_ended(self) -> None:
+        ended: list[str] = []
+
+        async def failing() -> None:
+            raise SensorTimeout("first")
+
+        async def other() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("other")
+
+        with pytest.raises(SensorTimeout, match="first"):
+            asyncio.run(together({"failing": failing, "other": other}, 1.0))
+        assert ended == ["other"]
 
     def test_every_family_raises_a_known_code(self) -> None:
         from edge_agent import errors

@@ -143,13 +143,19 @@ def test_an_ingest_that_no_longer_beats_is_down_whatever_the_watch_says(
 ) -> None:
     engine = centre[0]
     with writing(engine) as session:
-        session.add(Service(name=INGEST, started_ms=1, beat_ms=now_ms() - SILENT_MS - 1))
+        session.merge(Service(name=INGEST, started_ms=1, beat_ms=now_ms() - SILENT_MS - 1))
         session.add(Service(name=WATCH, started_ms=1, beat_ms=now_ms()))
     raise_code(engine, "broker.dropping", now_ms(), "5 dropped")
     items = server_health(engine)
     assert {item.code for item in items} == {"ingest.down", "broker.dropping"}
     dropping = next(item for item in items if item.code == "broker.dropping")
     assert dropping.explained_by == ("ingest.down",)
+
+
+def test_an_ingest_that_was_never_heard_is_down(centre: tuple[Engine, ServerConfig]) -> None:
+    with writing(centre[0]) as session:
+        session.delete(session.get_one(Service, INGEST))
+    assert [item.code for item in server_health(centre[0])] == ["ingest.down"]
 
 
 def test_messages_of_strangers_show_on_the_server(centre: tuple[Engine, ServerConfig]) -> None:

@@ -19,6 +19,7 @@ from use_cases.water_network.alarms import (
     alarms_per_week,
     count_alarms,
     first_alarm,
+    persistent,
     tune_threshold,
 )
 from use_cases.water_network.detectors import (
@@ -30,7 +31,7 @@ from use_cases.water_network.detectors import (
 )
 from use_cases.water_network.network import STEP_S, STEPS_A_DAY, Leak, Scenario, junction_names
 from use_cases.water_network.runtimes import load_manifest, open_model
-from use_cases.water_network.scenarios import Split, leak_cases, quiet_cases, tuning_cases
+from use_cases.water_network.scenarios import Case, Split, leak_cases, quiet_cases, tuning_cases
 from use_cases.water_network.sensors import simulate
 from use_cases.water_network.sites import GATEWAYS
 from use_cases.water_network.windows import LEAK_FEATURES, WINDOW
@@ -74,7 +75,7 @@ class TestSimulation:
         # An emitter of 20 L/s at 40 m, all of it through the chamber of a dead end, at some 45 m.
         assert gained.min() > 18.0
         assert gained.max() < 25.0
-        assert (wet.pressure - dry.pressure)[STEPS_A_DAY:].mean() < -0.2
+        assert (wet.pressure - dry.pressure)[STEPS_A_DAY:].mean() < -0.1
 
     def test_readings_are_plausible(self) -> None:
         frame = simulate(Scenario(8, 7))
@@ -203,6 +204,10 @@ class TestArtifacts:
         assert any(result and rule.outcome is Outcome.EVENT for rule, result in held)
 
 
+def _is_burst_at(case: Case, node: str) -> bool:
+    return case.size is not None and case.size.name == "burst" and case.guarded()[1].node == node
+
+
 class TestLeakModel:
     """The leak model where it will stand."""
 
@@ -214,16 +219,14 @@ class TestLeakModel:
         assert (rule.for_windows, rule.cooldown_s) == (MODEL_ALARM.for_windows, MODEL_ALARM.cooldown * STEP_S)
 
     def test_a_held_out_burst_is_found_on_both_runtimes(self) -> None:
-        case = next(
-            case for case in leak_cases(Split.HELD_OUT) if case.size is not None and case.size.name == "burst"
-        )
+        case = next(case for case in leak_cases(Split.HELD_OUT) if _is_burst_at(case, "166"))
         guard, leak = case.guarded()
         series = series_of(simulate(case.scenario), guard)
         start = leak.start_step - WINDOW + 1
         found = []
         for runtime in (Runtime.LITERT, Runtime.OPENVINO):
             scores = model_score(open_model(folder("pressure_leak"), runtime))(series)
-            assert count_alarms(scores[:start] > 0.5, MODEL_ALARM) <= 1
+            assert count_alarms(persistent(scores[:start], MODEL_ALARM) > 0.5, MODEL_ALARM) == 0
             found.append(first_alarm(scores[start:], 0.5, MODEL_ALARM))
         assert max(found) <= STEPS_A_DAY / 2
 

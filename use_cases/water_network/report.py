@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fleet_protocol.manifest import Runtime
 from use_cases.water_network import flow_report, models_folder
-from use_cases.water_network.alarms import alarms_per_week, first_alarm, tune_threshold
+from use_cases.water_network.alarms import Scores, alarms_per_week, first_alarm, tune_threshold
 from use_cases.water_network.detectors import (
     BASELINES,
     MODEL_ALARM,
@@ -29,7 +29,7 @@ from use_cases.water_network.detectors import (
 )
 from use_cases.water_network.markdown import table as markdown
 from use_cases.water_network.network import STEPS_A_DAY
-from use_cases.water_network.runtimes import float_model, open_model
+from use_cases.water_network.runtimes import Model, float_model, open_model
 from use_cases.water_network.scenarios import (
     SEARCH_DAYS,
     SIZE_CLASSES,
@@ -42,7 +42,7 @@ from use_cases.water_network.scenarios import (
 )
 from use_cases.water_network.sensors import Frame
 from use_cases.water_network.sites import GATEWAYS
-from use_cases.water_network.windows import WINDOW
+from use_cases.water_network.windows import LEAK_LIMIT, WINDOW
 
 MODEL: Final = "pressure_leak"
 _STEPS_AN_HOUR: Final = STEPS_A_DAY // 24
@@ -61,6 +61,25 @@ class LeakSeries:
 
 
 @dataclass(frozen=True, slots=True)
+class Material:
+    """Every series that is scored; of the quiet ones, a gateway's place is the place modulo their number."""
+
+    tuning: list[Series]
+    quiet: list[Series]
+    leaks: list[LeakSeries]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A detector's scores of the material, in the same order."""
+
+    detector: Detector
+    tuning: list[Scores]
+    quiet: list[Scores]
+    leaks: list[Scores]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a detector does on held-out scenarios at one threshold."""
 
@@ -72,19 +91,19 @@ class Result:
 
 def main() -> None:
     """Write ``REPORT.md`` beside this file."""
-    leaks, quiet, tuning = _leaks(), _quiet(quiet_cases(Split.HELD_OUT)), _quiet(tuning_cases())
-    models = _models()
-    results = [_tuned(each, TARGET_PER_WEEK, tuning, quiet, leaks) for each in BASELINES]
-    results += [_result(each, 0.5, quiet, leaks) for each in models]
-    rare = [_tuned(each, _RARE_PER_WEEK, tuning, quiet, leaks) for each in (*BASELINES, models[0])]
+    material = Material(_quiet(tuning_cases()), _quiet(quiet_cases(Split.HELD_OUT)), _leaks())
+    baselines, models = ([_scored(each, material) for each in some] for some in (BASELINES, _models()))
+    results = [_result(each, _tuned(each, TARGET_PER_WEEK), material) for each in baselines]
+    results += [_result(each, 0.5, material) for each in models]
+    rare = [_result(each, _tuned(each, _RARE_PER_WEEK), material) for each in (*baselines, models[0])]
     text = _TEMPLATE.format(
-        leaks=len(leaks),
-        quiet_weeks=round(_weeks(quiet)),
-        tuning_weeks=round(_weeks(tuning)),
-        table=_table(results, leaks),
-        rare=_table(rare, leaks),
-        gateways=_by_gateway(models[0], quiet, leaks),
-        agreement=_agreement(models, [*quiet, *(leak.series for leak in leaks)]),
+        leaks=len(material.leaks),
+        quiet_weeks=round(_weeks(material.quiet)),
+        tuning_weeks=round(_weeks(material.tuning)),
+        table=_table(results, material.leaks),
+        rare=_table(rare, material.leaks),
+        gateways=_by_gateway(models[0], material),
+        agreement=_agreement(models),
         flow=flow_report.text(),
     )
     Path(__file__).with_name("REPORT.md").write_text(text, encoding="utf-8")
@@ -96,8 +115,13 @@ def _models() -> tuple[Detector, Detector, Detector]:
     return (
         Detector("model, int8, LiteRT", model_score(open_model(folder, Runtime.LITERT)), MODEL_ALARM),
         Detector("model, int8, OpenVINO", model_score(open_model(folder, Runtime.OPENVINO)), MODEL_ALARM),
-        Detector("model, float", model_score(float_model(MODEL)), MODEL_ALARM),
+        Detector("model, float", model_score(_limited(float_model(MODEL))), MODEL_ALARM),
     )
+
+
+def _limited(model: Model) -> Model:
+    """``model`` with inputs that end where those of int8 do, as it was fitted."""
+    return lambda rows: model(np.clip(rows, -LEAK_LIMIT, LEAK_LIMIT))
 
 
 def _leaks() -> list[LeakSeries]:
@@ -111,25 +135,31 @@ def _leak_series(case: Case, frame: Frame) -> LeakSeries:
 
 
 def _quiet(cases: Iterable[Case]) -> list[Series]:
-    """Every gateway of every case: the gateway's place is the place here modulo their number."""
     return [series_of(frame, place) for frame in frames(cases) for place in range(len(GATEWAYS))]
 
 
-def _tuned(
-    detector: Detector, per_week: float, tuning: list[Series], quiet: list[Series], leaks: list[LeakSeries]
-) -> Result:
-    scores = [detector.score(each) for each in tuning]
-    return _result(detector, tune_threshold(scores, detector.rule, STEPS_A_WEEK, per_week), quiet, leaks)
+def _scored(detector: Detector, material: Material) -> Scored:
+    return Scored(
+        detector,
+        [detector.score(each) for each in material.tuning],
+        [detector.score(each) for each in material.quiet],
+        [detector.score(each.series) for each in material.leaks],
+    )
 
 
-def _result(detector: Detector, threshold: float, quiet: list[Series], leaks: list[LeakSeries]) -> Result:
-    scores = [detector.score(each) for each in quiet]
-    rate = alarms_per_week(scores, threshold, detector.rule, STEPS_A_WEEK)
-    return Result(detector.name, rate, tuple(_hours(detector, threshold, leak) for leak in leaks))
+def _tuned(scored: Scored, per_week: float) -> float:
+    return tune_threshold(scored.tuning, scored.detector.rule, STEPS_A_WEEK, per_week)
 
 
-def _hours(detector: Detector, threshold: float, leak: LeakSeries) -> float:
-    searched = detector.score(leak.series)[leak.start : leak.start + SEARCH_DAYS * STEPS_A_DAY]
+def _result(scored: Scored, threshold: float, material: Material) -> Result:
+    detector = scored.detector
+    rate = alarms_per_week(scored.quiet, threshold, detector.rule, STEPS_A_WEEK)
+    pairs = zip(scored.leaks, material.leaks, strict=True)
+    return Result(detector.name, rate, tuple(_hours(detector, threshold, *pair) for pair in pairs))
+
+
+def _hours(detector: Detector, threshold: float, scores: Scores, leak: LeakSeries) -> float:
+    searched = scores[leak.start : leak.start + SEARCH_DAYS * STEPS_A_DAY]
     return (first_alarm(searched, threshold, detector.rule) + 1) / _STEPS_AN_HOUR
 
 
@@ -170,25 +200,26 @@ def _median(hours: Sequence[float]) -> str:
     return f"{statistics.median(found):.1f}" if found else "none"
 
 
-def _by_gateway(detector: Detector, quiet: list[Series], leaks: list[LeakSeries]) -> str:
+def _by_gateway(scored: Scored, material: Material) -> str:
     rows = [["gateway", "false alarms a week", "leaks", "found in 24 h"]]
+    hours = _result(scored, 0.5, material).hours
     for place, gateway in enumerate(GATEWAYS):
-        own = [detector.score(each) for each in quiet[place :: len(GATEWAYS)]]
-        rate = alarms_per_week(own, 0.5, detector.rule, STEPS_A_WEEK)
-        hours = [_hours(detector, 0.5, leak) for leak in leaks if leak.case.guard == place]
-        rows.append([gateway.name, f"{rate:.2f}", str(len(hours)), str(sum(each <= 24 for each in hours))])
+        own = scored.quiet[place :: len(GATEWAYS)]
+        rate = alarms_per_week(own, 0.5, scored.detector.rule, STEPS_A_WEEK)
+        ours = [each for each, leak in zip(hours, material.leaks, strict=True) if leak.case.guard == place]
+        rows.append([gateway.name, f"{rate:.2f}", str(len(ours)), str(sum(each <= 24 for each in ours))])
     return markdown(rows)
 
 
-def _agreement(models: tuple[Detector, ...], series: list[Series]) -> str:
-    labels = [np.concatenate([each.score(one) for one in series]) > 0.5 for each in models]
-    litert, openvino, real = labels
+def _agreement(models: Sequence[Scored]) -> str:
+    litert, openvino, real = (np.concatenate([*each.quiet, *each.leaks]) > 0.5 for each in models)
+    windows = str(len(litert))
     return markdown(
         [
             ["compared", "windows", "equal labels"],
-            ["LiteRT and OpenVINO, both int8", str(len(litert)), _equal(litert, openvino)],
-            ["LiteRT int8 and float", str(len(litert)), _equal(litert, real)],
-            ["OpenVINO int8 and float", str(len(litert)), _equal(openvino, real)],
+            ["LiteRT and OpenVINO, both int8", windows, _equal(litert, openvino)],
+            ["LiteRT int8 and float", windows, _equal(litert, real)],
+            ["OpenVINO int8 and float", windows, _equal(openvino, real)],
         ]
     )
 

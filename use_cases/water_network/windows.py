@@ -24,6 +24,8 @@ LEAK_FEATURES: Final = (
     _leak_feature("flow", FeatureKind.PROFILE),
 )
 """A day of both against the week before, and the week's usual day, which tells the hour and the site."""
+LEAK_LIMIT: Final = 4.0
+"""Where the leak model's int8 input ends; what is further out is far out."""
 WINDOW: Final = LEAK_FEATURES[0].window
 """Readings that one answer looks back on."""
 
