@@ -3,7 +3,8 @@
 A sans-I/O codec (``mqtt5``) on a socket of our own, because an acknowledgement here means "it is
 in the database" and has to wait for the reader's word, hundreds at a time
 (docs/adr/0003-server-mqtt-client.md). The session outlives connection and process: what was not
-acknowledged comes again. One thread, no callbacks: the reader asks for what has come.
+acknowledged comes again. One thread, no callbacks: the reader asks for what has come; only
+:meth:`Subscriber.wake` may be called from another one.
 """
 
 import contextlib
@@ -123,6 +124,10 @@ class Subscriber:
         self._connection = 0
         self._attempts = 0
         self._next_attempt = 0.0
+        self._woken, self._waker = socket.socketpair()
+        self._is_woken = False
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
         self._inbox: deque[Arrival] = deque()
         self._received = bytearray()
         self._outgoing = bytearray()
@@ -138,7 +143,10 @@ class Subscriber:
         return self._is_subscribed
 
     def collect(self, limit: int, wait_s: float, linger_s: float) -> list[Arrival]:
-        """Up to ``limit`` messages: waits ``wait_s`` for the first, ``linger_s`` for more to join it."""
+        """Up to ``limit`` messages: waits ``wait_s`` for the first, ``linger_s`` for more to join it.
+
+        :meth:`wake` ends the wait at once.
+        """
         if self._outgoing or self._waiting:
             self.tend(0.0)
         deadline = time.monotonic() + wait_s
@@ -147,9 +155,10 @@ class Subscriber:
             if self._inbox and not lingers:
                 lingers, deadline = True, time.monotonic() + linger_s
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self._is_woken:
                 break
             self.tend(left)
+        self._is_woken = False
         return [self._inbox.popleft() for _number in range(min(limit, len(self._inbox)))]
 
     def tend(self, wait_s: float) -> None:
@@ -161,6 +170,11 @@ class Subscriber:
             self._exchange(self._socket, wait_s)
         except (OSError, BrokerError) as error:
             self._lose(error)
+
+    def wake(self) -> None:
+        """End the wait of :meth:`collect`, from another thread."""
+        with contextlib.suppress(OSError):  # as many as fit are as good as one, and closed is awake
+            self._waker.send(b"!")
 
     def acknowledge(self, arrivals: Iterable[Arrival]) -> None:
         """Tell the broker that it need not send these again. Those of an earlier connection it will."""
@@ -186,6 +200,8 @@ class Subscriber:
             with contextlib.suppress(OSError):
                 self._send(self._socket)
             self._drop()
+        self._woken.close()
+        self._waker.close()
 
     def _exchange(self, connection: socket.socket, wait_s: float) -> None:
         """Write what waits, read what came, and mind the silence."""
@@ -201,7 +217,10 @@ class Subscriber:
         if not _has_pending(connection):
             poll = select.poll()
             poll.register(connection, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+            poll.register(self._woken, select.POLLIN)
             poll.poll(min(wait_s, KEEPALIVE_S / 4) * 1000)
+            with contextlib.suppress(BlockingIOError):
+                self._is_woken |= bool(self._woken.recv(1024))
         self._read(connection)
 
     def _read(self, connection: socket.socket) -> None:

@@ -3,6 +3,7 @@
 Pure. The broker confines a device to its own topics; what a broker cannot check is checked here.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -36,6 +37,25 @@ class Refusal(NamedTuple):
     arrival: Arrival
     device: str
     reason: str
+
+
+class Judged(NamedTuple):
+    """Messages that were looked at, the good and the bad."""
+
+    admitted: list[Admitted]
+    refused: list[Refusal]
+
+
+def judge(arrivals: Iterable[Arrival]) -> Judged:
+    """Look at every message."""
+    judged = Judged([], [])
+    for arrival in arrivals:
+        one = admit(arrival)
+        if isinstance(one, Admitted):
+            judged.admitted.append(one)
+        else:
+            judged.refused.append(one)
+    return judged
 
 
 def admit(arrival: Arrival) -> Admitted | Refusal:

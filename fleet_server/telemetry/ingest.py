@@ -9,11 +9,14 @@ devices.
 import logging
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import count
 from types import FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Engine
 
@@ -27,7 +30,7 @@ from fleet_server.database.service import BEAT_S, beat, clear_code, raise_code
 from fleet_server.errors import StoreError
 from fleet_server.link.mosquitto import INGEST
 from fleet_server.link.mqtt import Arrival, Broker, Subscriber, Subscription
-from fleet_server.telemetry.admission import TAKEN
+from fleet_server.telemetry.admission import TAKEN, Judged, judge
 from fleet_server.telemetry.faults import unavailable
 from fleet_server.telemetry.store import Store
 from fleet_server.telemetry.transaction import Outcome
@@ -40,6 +43,10 @@ LINGER_S: Final = 0.02
 
 ACK_EXPIRY_S: Final = 300
 """An acknowledgement that a device has not fetched by then is stale: it has asked again."""
+
+SWITCH_S: Final = 0.000_5
+"""How long a thread may keep the interpreter: at the stock 5 ms the writer, which comes back from the
+database's code every few rows, would stand behind the decoder each time."""
 
 RETRY_S: Final = (0.1, 5.0)
 """First and longest wait for a database that cannot be written."""
@@ -61,45 +68,78 @@ class Stop:
         self.is_asked = True
 
 
+class _Commit(NamedTuple):
+    """Messages on their way into the database."""
+
+    arrivals: list[Arrival]
+    judged: Judged
+    future: "Future[Outcome]"
+
+
 class Ingest:
-    """One subscriber, one store, and what goes between them."""
+    """One subscriber, one store, and what goes between them.
+
+    Two threads share the work, because a commit mostly waits, or computes in the database's own
+    code: while one transaction is written, the next messages are received and decoded here.
+    """
 
     def __init__(self, subscriber: Subscriber, store: Store, engine: Engine, stop: Stop) -> None:
         self._subscriber: Final = subscriber
         self._store: Final = store
         self._stop: Final = stop
         self._chores: Final = _Chores(engine)
+        self._writer: Final = ThreadPoolExecutor(1, "store")
+        self._pending: _Commit | None = None
 
     def run(self) -> None:
         """Take in messages until asked to stop."""
-        while not self._stop.is_asked:
-            self.step()
+        with self._writer:
+            while not self._stop.is_asked:
+                self._step()
+            self._finish()
 
-    def step(self) -> None:
-        """Take in what has come, if anything."""
+    def _step(self) -> None:
+        """Take in what has come, while what came before is being written."""
         arrivals = self._subscriber.collect(BATCH, wait_s=1.0, linger_s=LINGER_S)
-        if arrivals:
-            outcome = self._commit(arrivals)
-            if outcome is None:
-                return
-            self._subscriber.acknowledge(arrivals)
-            self._answer(outcome)
-        if self._subscriber.is_connected:
+        judged = judge(arrivals)
+        if self._pending is not None and (arrivals or self._pending.future.done()):
+            self._finish()
+        if self._pending is None and self._subscriber.is_connected:
             self._chores.do()
+        if arrivals:
+            self._pending = _Commit(arrivals, judged, self._begin(judged))
 
-    def _commit(self, arrivals: list[Arrival]) -> Outcome | None:
-        """Commit, however long the database takes to come back; nothing if asked to stop before."""
-        attempts = 0
-        while not self._stop.is_asked:
+    def _begin(self, judged: Judged) -> "Future[Outcome]":
+        future = self._writer.submit(self._store.commit_judged, judged)
+        future.add_done_callback(lambda _future: self._subscriber.wake())
+        return future
+
+    def _finish(self) -> None:
+        """Wait until what is pending is durable, and acknowledge it: here, and nowhere before."""
+        if self._pending is None:
+            return
+        arrivals, judged, future = self._pending
+        self._pending = None
+        outcome = self._outcome(judged, future)
+        if outcome is not None:
+            self._subscriber.acknowledge(arrivals)
+            for device, marks in outcome.marks.items():
+                self._subscriber.publish(topic(device, Channel.ACK), encode(Ack(marks=marks)), ACK_EXPIRY_S)
+
+    def _outcome(self, judged: Judged, future: "Future[Outcome]") -> Outcome | None:
+        """However long the database takes to come back; nothing if asked to stop before."""
+        for attempts in count(1):
             try:
-                outcome = self._store.commit(arrivals)
+                outcome = future.result()
             except StoreError as error:
-                attempts += 1
                 self._chores.database_failed(error)
-                self._wait(attempts)
             else:
                 self._chores.database_worked()
                 return outcome
+            self._wait(attempts)
+            if self._stop.is_asked:
+                break
+            future = self._begin(judged)
         return None
 
     def _wait(self, attempts: int) -> None:
@@ -108,10 +148,6 @@ class Ingest:
         deadline = time.monotonic() + wait_s
         while not self._stop.is_asked and (left := deadline - time.monotonic()) > 0:
             self._subscriber.tend(min(left, 0.5))
-
-    def _answer(self, outcome: Outcome) -> None:
-        for device, marks in outcome.marks.items():
-            self._subscriber.publish(topic(device, Channel.ACK), encode(Ack(marks=marks)), ACK_EXPIRY_S)
 
 
 class _Chores:
@@ -174,6 +210,7 @@ def run(config: ServerConfig) -> None:
     broker = Broker(
         config.mqtt_host, config.mqtt_port, INGEST, config.ca, folder / "cert.pem", folder / "key.pem"
     )
+    sys.setswitchinterval(SWITCH_S)
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.ask)

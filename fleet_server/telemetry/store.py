@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from fleet_protocol.texts import _
 from fleet_server.link.mqtt import Arrival
-from fleet_server.telemetry.admission import Admitted, Refusal, admit
+from fleet_server.telemetry.admission import Admitted, Judged, Refusal, judge
 from fleet_server.telemetry.faults import is_of_message, open_writer, unavailable
 from fleet_server.telemetry.transaction import Bound, Outcome, Transaction
 from fleet_server.telemetry.writer import Writer
@@ -24,7 +24,7 @@ CACHED_EPOCHS: Final = 20_000
 
 
 class Store:
-    """The only writer of telemetry; one a process, not shared between threads."""
+    """The only writer of telemetry; one a process, used by one thread at a time."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
         self._engine: Final = engine
@@ -35,15 +35,14 @@ class Store:
     def commit(self, arrivals: Sequence[Arrival]) -> Outcome:
         """Make durable what ``arrivals`` bring; refuse what is no message.
 
-        A message that the database cannot hold is found by halving, and refused alone.
-
         Raises:
             StoreError: the database cannot be written now; nothing was, try again later.
         """
-        judged = [admit(arrival) for arrival in arrivals]
-        refusals = [one for one in judged if isinstance(one, Refusal)]
-        admitted = [one for one in judged if isinstance(one, Admitted)]
-        return self._commit(admitted, refusals)
+        return self.commit_judged(judge(arrivals))
+
+    def commit_judged(self, judged: Judged) -> Outcome:
+        """Like :meth:`commit`. A message that the database cannot hold is found by halving, and refused."""
+        return self._commit(judged.admitted, judged.refused)
 
     def close(self) -> None:
         """Give the connection up."""

@@ -15,7 +15,6 @@ from tests.support.fleet_server import ServerProcess, add, batch, deliver
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import free_port, wait_until
 
-
 RECONNECT_S = 40.0
 """The longest wait between two attempts of a service, twice, and what a loaded machine adds."""
 

@@ -14,6 +14,8 @@ from fleet_console.enrolling import skeleton
 from fleet_protocol.messages import Severity
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Event, IngestCursor
+from fleet_server.database.service import SILENT_MS, beat
+from fleet_server.link.mosquitto import INGEST
 from tests.support.centre import answering, make_centre, now_ms
 from tests.support.fleet_server import fleet
 
@@ -133,7 +135,12 @@ def test_events_are_the_newest_and_know_their_age(place: Place, tmp_path: Path) 
     assert fleet("event", "list", "--since", "30m", *place[1]).stdout.count("\n") == 1
 
 
-def test_a_well_server_is_exit_0(place: Place) -> None:
+def test_a_well_server_is_exit_0_and_one_with_something_critical_1(place: Place) -> None:
+    beat(place[0], INGEST, 1, now_ms() - SILENT_MS - 1)
+    done = fleet("health", *place[1])
+    assert done.returncode == 1
+    assert "CRITICAL  ingest.down" in done.stdout
+    beat(place[0], INGEST, 1, now_ms())
     done = fleet("health", *place[1])
     assert (done.returncode, done.stdout) == (0, "The server is well.\n")
 

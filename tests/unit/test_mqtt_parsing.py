@@ -1,5 +1,6 @@
 """Whatever a broker lets through, the subscriber reads it, sets it aside, or hangs up; it never sticks."""
 
+from contextlib import closing
 from pathlib import Path
 
 import mqtt5
@@ -25,12 +26,16 @@ GOOD = mqtt5.PublishPacket(
 ).write()
 
 
+def unconnected() -> Subscriber:
+    return Subscriber(Broker("localhost", 1, "svc.x", UNUSED, UNUSED, UNUSED), [])
+
+
 def parsed(data: bytes) -> tuple[list[Arrival], bytes]:
     """What comes of ``data``, and what is left of it."""
-    link = Subscriber(Broker("localhost", 1, "svc.x", UNUSED, UNUSED, UNUSED), [])
-    link._received += data
-    link._parse()
-    return list(link._inbox), bytes(link._received)
+    with closing(unconnected()) as link:
+        link._received += data
+        link._parse()
+        return list(link._inbox), bytes(link._received)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -56,14 +61,14 @@ def test_a_broken_packet_is_refused_whatever_it_holds() -> None:
 
 @given(st.lists(st.integers(1, len(GOOD) * 3), max_size=6))
 def test_packets_may_come_in_any_pieces(cuts: list[int]) -> None:
-    link = Subscriber(Broker("localhost", 1, "svc.x", UNUSED, UNUSED, UNUSED), [])
     data, start = GOOD * 3, 0
-    for cut in [*sorted(cuts), len(data)]:
-        link._received += data[start:cut]
-        link._parse()
-        start = cut
-    assert [one.topic for one in link._inbox] == [TOPIC] * 3
-    assert not link._received
+    with closing(unconnected()) as link:
+        for cut in [*sorted(cuts), len(data)]:
+            link._received += data[start:cut]
+            link._parse()
+            start = cut
+        assert [one.topic for one in link._inbox] == [TOPIC] * 3
+        assert not link._received
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -26,7 +26,7 @@ _HOURS: Final = 24
 _LIMIT: Final = 16.0
 """Spreads; where int8 ends."""
 _LEVEL: Final = 5.0
-"""Spreads that a normal day may lie above or below those of the prefix (about 3 L/s, or 3 %)."""
+"""Spreads that a normal day may lie above or below those of the prefix (2.4 L/s)."""
 _SWING: Final = (0.5, 2.0)
 _WAVES: Final = 3
 """Waves of 24, 12 and 8 hours that other weekdays and seasons may add to a day, each of about one spread."""
@@ -47,13 +47,13 @@ def _build() -> nn.Module:
 def make() -> None:
     """Fit on the prefix, quantize and write the model folder."""
     prefix = record.clean_prefix()
-    center, scale = float(np.round(prefix.mean(), 2)), float(np.round(prefix.std(), 2))
+    center, scale = round(float(prefix.mean()), 2), round(float(prefix.std()), 2)
     rng = np.random.default_rng(5)
     days = _varied(rng, (prefix - center) / scale)
     recipe = Recipe(epochs=40, batch=256, rate=5e-3, noise=0.0)
     module = fit(_build, nn.functional.mse_loss, days, days, recipe)
     errors = np.square(predict(module, days) - days).mean(axis=1)
-    threshold = float(np.round(_MARGIN * errors.max(), 3))
+    threshold = round(_MARGIN * float(errors.max()), 3)
     print(f"{len(prefix)} hours; error median {np.median(errors):.3f}, largest {errors.max():.3f}")
     folder = models_folder() / NAME
     folder.mkdir(parents=True, exist_ok=True)
