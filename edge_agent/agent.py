@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_agent.clock import Clock
 from edge_agent.config import Config, Modbus, SensorConfig
@@ -14,6 +14,7 @@ from edge_agent.link.identity import Identity
 from edge_agent.link.transport import Transport
 from edge_agent.link.uplink import Uplink
 from edge_agent.models import Models
+from edge_agent.pipeline.keeper import Keeper
 from edge_agent.sensors.base import Sensor
 from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
@@ -21,11 +22,14 @@ from edge_agent.service.health import HealthBoard
 from edge_agent.service.reporter import Reporter
 from edge_agent.supervisor import Supervisor
 from edge_agent.tasks import Work
-from edge_agent.telemetry.recorder import Pipeline, Recorder
+from edge_agent.telemetry.recorder import Recorder
 from edge_agent.telemetry.sender import Limits, Sender
 from edge_agent.telemetry.store import Store
 from fleet_protocol.messages import ModelReport
 from fleet_protocol.texts import _
+
+if TYPE_CHECKING:
+    from edge_agent.pipeline.pipeline import Pipeline
 
 _STOP_S: Final = 1.5
 """A stop takes no longer, whatever hangs."""
@@ -44,6 +48,7 @@ class Agent:
         self.store: Final = Store(config.data, config.spool.max_bytes, clock, self.health)
         self._sender = Sender(self.store, clock, self.health, limits)
         self._models = Models(config.models, self.health, config.time_factor)
+        self._keeper = Keeper(config.data, clock)
         self._sensors = [_sensor(each, clock, config.time_factor) for each in config.sensors]
 
     async def run(self) -> None:
@@ -56,29 +61,34 @@ class Agent:
                 await Supervisor(self.health).run(self._tasks(recorder))
             finally:
                 self._models.close()
+                self._keeper.save()
                 async with asyncio.timeout(_STOP_S):
                     await recorder.flush()
                     await self.store.close()
 
     def _tasks(self, recorder: Recorder) -> dict[str, Work]:
-        reporter = Reporter(self._config, self._clock, self.health, self.store, self._sensors)
+        config = self._config
+        reporter = Reporter(config, self._clock, self.health, self.store, self._sensors)
 
-        def use(pipeline: Pipeline, models: list[ModelReport]) -> None:
+        def use(pipeline: "Pipeline", models: list[ModelReport]) -> None:
+            self._keeper.take(pipeline)
             recorder.pipeline, reporter.models = pipeline, models
             self.health.changed.set()
 
         uplink = Uplink(
-            Transport(self._identity, self._config.broker, self._clock),
+            Transport(self._identity, config.broker, self._clock),
             self._sender,
             reporter,
             self.health,
-            self._config.broker.reconnect_cap_s,
+            config.broker.reconnect_cap_s,
         )
         pollers = {
             f"sensor.{sensor.name}": Poller(sensor, self._clock, self.health, recorder.take).run
             for sensor in self._sensors
         }
-        models: dict[str, Work] = {"models": lambda: self._models.run(use)} if self._config.models else {}
+        models: dict[str, Work] = (
+            {"models": lambda: self._models.run(use), "memory": self._keeper.run} if config.models else {}
+        )
         return {"recorder": recorder.run, "uplink": uplink.run, **models, **pollers}
 
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from edge_agent.errors import InferenceError, ModelRefused
 from edge_agent.inference.session import Answer, Session
+from edge_agent.pipeline.memory import ModelMemory
 from edge_agent.pipeline.rules import Rules
 from edge_agent.pipeline.windows import Due, Windows
 from edge_agent.sensors.base import Sample
@@ -66,6 +67,17 @@ class Pipeline:
             watch.process(samples, mono_ms, processed)
         return processed
 
+    def memory(self) -> list[ModelMemory]:
+        """What is remembered of every model."""
+        return [watch.memory() for watch in self._watches]
+
+    def restore(self, models: list[ModelMemory], shift_ms: int) -> None:
+        """Take over what fits a model and its policy, with times moved by ``shift_ms``."""
+        remembered = {memory.digest: memory for memory in models}
+        for watch in self._watches:
+            if watch.digest in remembered:
+                watch.restore(remembered[watch.digest], shift_ms)
+
 
 class _Watch:
     """One model at work."""
@@ -90,6 +102,29 @@ class _Watch:
                 self._catch_up(sample.mono_ms, mono_ms, processed)
                 windows.add(name, value, sample.mono_ms)
         self._catch_up(mono_ms, mono_ms, processed)
+
+    @property
+    def digest(self) -> str:
+        """Which model this is."""
+        return self._session.digest
+
+    def memory(self) -> ModelMemory:
+        rules = self._rules
+        return ModelMemory(
+            self.digest,
+            rules.name if rules else "",
+            self._windows.memory(),
+            self._answered,
+            rules.memory() if rules else [],
+        )
+
+    def restore(self, memory: ModelMemory, shift_ms: int) -> None:
+        if memory.windows is None:
+            return
+        self._windows.restore(memory.windows, shift_ms)
+        self._answered = memory.answered
+        if self._rules is not None and self._rules.name == memory.policy:
+            self._rules.restore(memory.rules, shift_ms)
 
     def _catch_up(self, until_ms: int, mono_ms: int, processed: Processed) -> None:
         """Answer for every window that fell due by ``until_ms``."""

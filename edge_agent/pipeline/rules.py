@@ -1,9 +1,11 @@
 """What a policy makes of a model's answers, window after window: streaks, pauses, failures. Pure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from edge_agent.pipeline.memory import RuleMemory
 from fleet_protocol.policy import CompiledPolicy, Outcome, Rule, Value
 
 _MS_PER_S: Final = 1000.0
@@ -59,6 +61,30 @@ class Rules:
                 else:
                     uncertain = True
         return Verdict(events, uncertain, failures)
+
+    @property
+    def name(self) -> str:
+        """Name and version of the policy."""
+        policy = self._policy.policy
+        return f"{policy.name} {policy.version} {policy.release}"
+
+    def memory(self) -> list[RuleMemory]:
+        """Streak and pause of each rule."""
+        return [
+            RuleMemory(each.streak, each.quiet_until_ms if math.isfinite(each.quiet_until_ms) else None)
+            for each in self._memories
+        ]
+
+    def restore(self, memories: list[RuleMemory], shift_ms: int) -> None:
+        """Go on where the same policy left off.
+
+        Raises:
+            ValueError: it has other rules.
+        """
+        for mine, before in zip(self._memories, memories, strict=True):
+            mine.streak = before.streak
+            if before.quiet_until_ms is not None:
+                mine.quiet_until_ms = before.quiet_until_ms + shift_ms
 
     def interrupt(self) -> None:
         """A window had no answer: what held before it holds no longer in a row."""

@@ -13,7 +13,9 @@ from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from edge_agent.pipeline.memory import MetricMemory, WindowsMemory
 from fleet_protocol.manifest import Feature
+from fleet_protocol.texts import _
 
 MAX_HELD: Final = 4
 """Buckets in a row that hold an old value; one lost poll or three are no reason to start anew."""
@@ -23,6 +25,8 @@ PHASE: Final = 0.75
 of a step late and still meet its own bucket, and the answer waits only that quarter for it."""
 
 _MS_PER_S: Final = 1000.0
+
+_FLOAT32_BYTES: Final = 4
 
 _LARGEST: Final = 3.4028234663852886e38
 """What float32 can hold; a larger sample is no measurement."""
@@ -71,6 +75,16 @@ class _Ring:
         self._next = self._count = 0
         self.full = False
 
+    def values(self) -> bytes:
+        """What it holds, oldest first; before it has turned around that is all up to the next place."""
+        held = self.window() if self.full else self._view[: self._next]
+        return held.tobytes()
+
+    def refill(self, values: bytes) -> None:
+        self.clear()
+        for value in array("f", values)[-self._length :]:
+            self.push(value)
+
 
 class _Metric:
     """The open bucket of one metric, and the rings that its closed buckets go into."""
@@ -85,6 +99,12 @@ class _Metric:
     def add(self, value: float) -> None:
         self._sum += value
         self._samples += 1
+
+    def memory(self) -> MetricMemory:
+        return MetricMemory(self.latest, self._held)
+
+    def restore(self, memory: MetricMemory) -> None:
+        self.latest, self._held = memory.latest, memory.held
 
     def close(self) -> bool:
         """Close the bucket; whether it had nothing, and nothing is left to hold."""
@@ -150,3 +170,33 @@ class Windows:
             self._end_ms = self._start_ms + self._step_ms
         if mono_ms >= self._start_ms:
             self._metrics[metric].add(value)
+
+    def memory(self) -> WindowsMemory | None:
+        """The grid and what is closed; nothing before the first sample."""
+        if self._end_ms == math.inf:
+            return None
+        return WindowsMemory(
+            self._start_ms,
+            self._bucket,
+            [ring.values() for ring in self._rings],
+            [metric.memory() for metric in self._metrics.values()],
+        )
+
+    def restore(self, memory: WindowsMemory, shift_ms: int) -> None:
+        """Go on where windows of the same features left off; what was in the open bucket is gone.
+
+        The buckets since then are closed by the next sample, like any silence.
+
+        Raises:
+            ValueError: it is not of these features.
+        """
+        fits = len(memory.rings) == len(self._rings) and len(memory.metrics) == len(self._metrics)
+        if not fits or any(len(values) % _FLOAT32_BYTES for values in memory.rings):
+            raise ValueError(_("it remembers windows of other features"))
+        self._end_ms = memory.start_ms + shift_ms + self._step_ms
+        self._start_ms = memory.start_ms + shift_ms
+        self._bucket = memory.bucket
+        for ring, values in zip(self._rings, memory.rings, strict=True):
+            ring.refill(values)
+        for metric, remembered in zip(self._metrics.values(), memory.metrics, strict=True):
+            metric.restore(remembered)

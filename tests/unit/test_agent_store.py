@@ -1,6 +1,7 @@
 """The store on a bad medium: full, corrupt, read-only; nothing ends the agent, every loss is told."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -137,11 +138,15 @@ def test_quota_is_told_and_forgotten(tmp_path: Path) -> None:
 
 def test_a_cancelled_append_is_stored_all_the_same(tmp_path: Path) -> None:
     async def scenario(store: Store, _health: HealthBoard) -> None:
+        # The disk is busy, so that the append still waits when its caller is cancelled.
+        disk = threading.Event()
+        store._thread.submit(disk.wait)
         appending = asyncio.ensure_future(store.append([telemetry()]))
         await asyncio.sleep(0)
         appending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await appending
+        disk.set()
         assert len(await stored(store)) == 1
 
     run(tmp_path, scenario)

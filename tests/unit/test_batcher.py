@@ -46,7 +46,11 @@ def test_times_are_offsets_from_the_instant_of_the_cut_on_both_clocks() -> None:
     # The clock is set between reading and cutting: the reading is dated by what is known at the cut.
     clock.wall += 3_600_000
     batcher.add_inferences([Inference(0, "leak", "1", "ok", 0.1, 0.9, 30)], 50_300)
-    (draft,) = batcher.cut()
+    batcher.add_events([Event(-100, "leak", Severity.INFO, "", "test", {})], 50_300)
+    draft, events = batcher.cut()
+    said = written(events)
+    assert isinstance(said, Events)
+    assert said.events[0].offset_ms == -200
     batch = written(draft)
     assert isinstance(batch, Telemetry)
     assert (batch.base.mono_ms, batch.base.wall_ms) == (50_400, BUILD_MS + 10_400 + 3_600_000)

@@ -54,6 +54,14 @@ def test_a_definition_travels_in_the_first_batch_that_uses_it(file: Path) -> Non
     spool.close()
 
 
+def test_every_commit_is_synced(file: Path) -> None:
+    spool = Spool(file, MIB)
+    full, wal = 2, "wal"
+    assert spool._db.execute("PRAGMA synchronous").fetchone() == (full,)
+    assert spool._db.execute("PRAGMA journal_mode").fetchone() == (wal,)
+    spool.close()
+
+
 def test_only_acknowledged_rows_leave(file: Path) -> None:
     spool = Spool(file, MIB)
     spool.append([telemetry() for _ in range(5)] + [event()], {})
