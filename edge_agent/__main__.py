@@ -93,7 +93,7 @@ async def _cancelled_by_signal(agent: "Agent") -> None:
     try:
         await running
     except asyncio.CancelledError:
-        logging.getLogger(__name__).info(_("stopped"))
+        logging.getLogger("edge_agent").info(_("stopped"))
 
 
 def _check(file: Path) -> int:

@@ -147,17 +147,16 @@ class Subscriber:
 
         :meth:`wake` ends the wait at once.
         """
-        if self._outgoing or self._waiting:
-            self.tend(0.0)
         deadline = time.monotonic() + wait_s
         lingers = False
-        while len(self._inbox) < limit:
-            if self._inbox and not lingers:
+        while (before := len(self._inbox)) < limit:
+            if before and not lingers:
                 lingers, deadline = True, time.monotonic() + linger_s
-            left = deadline - time.monotonic()
-            if left <= 0 or self._is_woken:
-                break
+            left = 0.0 if self._is_woken else max(0.0, deadline - time.monotonic())
             self.tend(left)
+            # Whatever ends the wait, what has come already comes along: large transactions are cheap ones.
+            if not left and len(self._inbox) == before:
+                break
         self._is_woken = False
         return [self._inbox.popleft() for _number in range(min(limit, len(self._inbox)))]
 

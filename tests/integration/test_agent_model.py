@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge_agent.pipeline.keeper import FILE_NAME
+from edge_agent.pipeline.memory import decode
 from fleet_protocol.manifest import parse
 from fleet_protocol.messages import Events, Stream, Telemetry
 from tests.support.agents import AgentProcess
@@ -107,6 +109,9 @@ def test_answers_and_events_arrive_and_a_killed_worker_comes_back(
     assert agent.stop() == 0
     assert time.monotonic() - began < 2.0
     assert not any(process.is_running() for process in processes)
+    memory = decode((agent.config.parent / "data" / FILE_NAME).read_bytes())
+    assert [each.digest for each in memory.models] == [model.digest]
+    assert memory.models[0].windows is not None
 
 
 def test_a_policy_that_does_not_fit_is_told_and_the_model_answers(

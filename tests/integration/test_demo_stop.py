@@ -1,0 +1,75 @@
+"""Ctrl-C at any moment of the demonstration leaves no process and no folder."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.waiting import wait_until
+
+pytest.importorskip("wntr")
+
+COMMAND = [sys.executable, "-m", "use_cases.water_network.demo", "--check"]
+
+
+@contextmanager
+def demo(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demonstration with ``temporary`` for its folder; whatever happens, none of it is left."""
+    process = subprocess.Popen(
+        COMMAND,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": "/usr/bin:/bin:/usr/sbin", "TMPDIR": str(temporary)},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    pytest.fail(f"the demonstration ended before it said {text!r}")
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every process that names ``folder`` in its command line."""
+    return [
+        each
+        for each in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(each.info["cmdline"] or [])
+    ]
+
+
+@pytest.mark.parametrize(
+    "moment", ["Starting the fleet server", "Enrolling gw-149", "first reading of every agent"]
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_a_stop_leaves_nothing(tmp_path: Path, moment: str, number: signal.Signals) -> None:
+    with demo(tmp_path) as process:
+        read_until(process, moment)
+        process.send_signal(number)
+        assert process.stderr is not None
+        rest = process.stderr.read()
+        assert process.wait(30) == 130, rest
+    assert not processes_of(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_demonstration_takes_its_processes_along(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        read_until(process, "first reading of every agent")
+        assert processes_of(tmp_path)
+        process.kill()
+    wait_until(lambda: not processes_of(tmp_path), "no process is left", 30)
