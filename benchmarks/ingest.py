@@ -34,7 +34,7 @@ from fleet_server.database.partitions import DAY_MS, ensure_partitions
 from fleet_server.database.schema import upgrade
 from fleet_server.link.mosquitto import INGEST
 from fleet_server.link.mqtt import Arrival
-from fleet_server.telemetry.ingest import BATCH
+from fleet_server.telemetry.ingest import BATCH, tune_interpreter
 from fleet_server.telemetry.rows import READING, Row
 from fleet_server.telemetry.store import Store
 from tests.support.batches import register
@@ -199,6 +199,7 @@ def _account(engine: Engine, epoch: str) -> tuple[int, int]:
 
 def _rows(engine: Engine) -> dict[str, object]:
     """Rows a second of the store and of the bare driver, transaction by transaction in turn."""
+    tune_interpreter()
     store, raw = Store(engine), engine.raw_connection()
     bare_commit = _executemany if engine.dialect.name == "sqlite" else _copy
     ours, bare = [], []

@@ -147,6 +147,8 @@ class Subscriber:
 
         :meth:`wake` ends the wait at once.
         """
+        if self._outgoing or self._waiting:
+            self.tend(0.0)
         deadline = time.monotonic() + wait_s
         lingers = False
         while (before := len(self._inbox)) < limit:

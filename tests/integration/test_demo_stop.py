@@ -28,11 +28,11 @@ def demo(temporary: Path) -> Iterator[subprocess.Popen[str]]:
         env={"PATH": "/usr/bin:/bin:/usr/sbin", "TMPDIR": str(temporary)},
         start_new_session=True,
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> None:
@@ -53,9 +53,14 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    "moment", ["Starting the fleet server", "Enrolling gw-149", "first reading of every agent"]
+    ("moment", "number"),
+    [
+        ("Starting the fleet server", signal.SIGINT),
+        ("Enrolling gw-149", signal.SIGTERM),
+        ("first reading of every agent", signal.SIGINT),
+    ],
+    ids=["server starts", "enrolling", "agents run"],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_a_stop_leaves_nothing(tmp_path: Path, moment: str, number: signal.Signals) -> None:
     with demo(tmp_path) as process:
         read_until(process, moment)

@@ -3,7 +3,6 @@
 import argparse
 import select
 import shutil
-import signal
 import sys
 import tempfile
 import termios
@@ -12,7 +11,6 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -24,6 +22,7 @@ from fleet_protocol.texts import _
 from use_cases.water_network.demo import check, plan, report, view
 from use_cases.water_network.demo.city import City, CityError, running_city
 from use_cases.water_network.demo.observe import Observer
+from use_cases.water_network.demo.stopping import StoppedError, listen, pause
 
 LOOK_EVERY_S: Final = 1.0
 SEED: Final = 2026
@@ -41,20 +40,16 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help=_("keep logs and databases in DIR"))
     options = parser.parse_args()
     console = Console(stderr=options.check)
-    signal.signal(signal.SIGTERM, _interrupt)
+    listen()
     try:
         with _folder(options.keep) as folder:
             return _check(folder, console) if options.check else _show(folder, console)
-    except KeyboardInterrupt:
+    except StoppedError:
         console.print(_("Stopped; no process is left."))
         return 130
     except (CityError, check.CheckFailedError, ConsoleError, OSError) as error:
         console.print(f"[bold red]{_('Failed')}:[/] {error}", highlight=False)
         return 1
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -101,6 +96,7 @@ def _watch(city: City, observer: Observer, console: Console) -> None:
     """Draw the city until the user quits."""
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while not pressed("q", LOOK_EVERY_S):
+            pause()
             city.mend()
             plant_s = (time.time() * 1000 - city.started_ms) / 1000 * plan.TIME_FACTOR
             try:
@@ -142,7 +138,7 @@ def _pressed(key: str, within_s: float) -> bool:
 
 
 def _never(_key: str, within_s: float) -> bool:
-    time.sleep(within_s)
+    pause(within_s)
     return False
 
 

@@ -21,6 +21,7 @@ from use_cases.water_network.demo.account import Account, account
 from use_cases.water_network.demo.city import City
 from use_cases.water_network.demo.observe import Observer
 from use_cases.water_network.demo.processes import proportional_memory_mib
+from use_cases.water_network.demo.stopping import pause
 
 WITHIN_S: Final = 120.0
 """Seconds in which a condition must come true beyond the time that the plant itself takes."""
@@ -122,7 +123,7 @@ class _Waiting:
                     _("not observed within {seconds:.0f} s: {what}").format(seconds=within_s, what=what)
                 )
             self._city.mend()
-            time.sleep(POLL_S)
+            pause(POLL_S)
 
     @staticmethod
     def _holds(condition: Callable[[], bool]) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 
 from use_cases.water_network.demo import plan
 from use_cases.water_network.demo.processes import Child
+from use_cases.water_network.demo.stopping import pause
 
 PACK: Final = Path(__file__).parent.parent
 READY_WITHIN_S: Final = 60.0
@@ -97,6 +98,7 @@ def _start(city: City, say: Say) -> None:
     for number, post in enumerate(plan.POSTS, 1):
         say(f"Enrolling {post.device} ({number} of {len(plan.POSTS)})")
         _enroll(city, post)
+        pause()
     say("Computing the network's hydraulics and starting the Modbus plant")
     city.plant.start()
     _await(city.plant, (city.folder / "started.json").exists)
@@ -118,7 +120,7 @@ def _await(child: Child, ready: Callable[[], bool]) -> None:
         if not child.alive or time.monotonic() > deadline:
             tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-15:])
             raise CityError(f"{child.name} did not come up; the end of {child.log}:\n{tail}")
-        time.sleep(POLL_S)
+        pause(POLL_S)
 
 
 def _free_port() -> int:
