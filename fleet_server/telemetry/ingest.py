@@ -224,7 +224,7 @@ def run(config: ServerConfig) -> None:
 
 
 def tune_interpreter() -> None:
-    """Set the interpreter up for what ingest does: two threads, and many rows that live for one transaction."""
+    """Set the interpreter up for two threads, and for many rows that live for one transaction."""
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()
     gc.set_threshold(GARBAGE_AFTER)

@@ -139,7 +139,7 @@ class Transaction:
         for one in batches:
             batch = one.message
             assert isinstance(batch, (Telemetry, Events, Gap))  # noqa: S101 - only these make a flow
-            lost = flow.missing(batch.first, batch.seq)
+            lost = [(batch.first, batch.seq)]
             if not lost:
                 self.outcome.duplicates += 1
             elif not flow.has_room(batch.first):
@@ -190,8 +190,8 @@ class Transaction:
         return True
 
     def _append_rows(self) -> None:
-        # Neighbors in the index one after the other: half the cost of leaping about in it.
-        self._rows["reading"].sort(key=_METRIC_AND_TIME)
+        if self._writer.wants_order:
+            self._rows["reading"].sort(key=_METRIC_AND_TIME)
         columns = {"batch": BATCH, "reading": READING, "inference": INFERENCE, "event": EVENT, "gap": GAP}
         for table, rows in self._rows.items():
             if rows:

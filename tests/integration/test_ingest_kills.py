@@ -114,6 +114,20 @@ def test_nothing_is_acknowledged_while_the_database_is_locked(site: IngestSite, 
     assert_exactly_once(site, [device])
 
 
+@pytest.mark.slow
+def test_the_broker_keeps_what_is_not_committed(site: IngestSite, database_url: str) -> None:
+    """The device sends once and never again: only the withheld PUBACK can bring the batch back."""
+    if not database_url.startswith("sqlite"):
+        pytest.skip("another process's lock is SQLite's way to be unavailable")
+    device = site.device("gw-01")
+    with site.engine.execution_options(write_first=True).connect() as connection, connection.begin():
+        device.send([telemetry(1)])
+        wait_until(lambda: device.work() or "cannot be written" in site.log, "ingest holds it in vain")
+        site.kill_ingest()
+    site.start_ingest()
+    wait_until(lambda: site.batches()[EPOCH, "telemetry", 1], "stored")
+
+
 def test_a_hole_is_never_acknowledged_over(site: IngestSite) -> None:
     device = site.device("gw-01")
     device.send([telemetry(n) for n in (1, 2, 4, 5)])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_agent.pipeline.features import FeatureMap
-from fleet_protocol.manifest import Feature, FeatureKind
+from fleet_protocol.errors import ManifestError
+from fleet_protocol.manifest import Feature, FeatureKind, encode, parse
+from tests.support.manifests import small_manifest
 
 LEVELS = st.floats(-500.0, 500.0, width=32)
 WAVES = st.floats(0.0, 20.0)
@@ -106,3 +109,11 @@ def test_a_missing_window_is_refused() -> None:
     feature = Feature(metric="flow", kind=FeatureKind.STANDARD, length=4)
     with pytest.raises(ValueError, match="zip"):
         FeatureMap((feature, feature))([np.zeros(4, np.float32)], np.zeros(8, np.float32))
+
+
+@pytest.mark.parametrize("kind", [FeatureKind.SEASONAL, FeatureKind.PROFILE])
+def test_a_manifest_with_periods_but_no_cycle_is_refused(kind: FeatureKind) -> None:
+    manifest = small_manifest()
+    feature = msgspec.structs.replace(manifest.features[0], kind=kind, cycles=0)
+    with pytest.raises(ManifestError, match="at least one cycle"):
+        parse(encode(msgspec.structs.replace(manifest, features=(feature,))))

@@ -121,7 +121,7 @@ _TEMPLATE: Final = """## The real flow record
 Hourly flow in a main, March to May 2022, from the `river` package; labels and reasons are in `labels.toml`.
 The model and every limit come from the {prefix} hours before the first anomaly alone, and from what
 `training/flow.py` states that normal days may look like. One record with four segments proves little, and it
-was looked at whole to be labelled: read this as a demonstration on real data, not as a blind test. An alarm
+was looked at whole to be labeled: read this as a demonstration on real data, not as a blind test. An alarm
 while the window of 24 hours still holds hours of a segment counts to that segment.
 
 {table}

@@ -30,7 +30,7 @@ DAY_S: Final = 86_400 / plan.TIME_FACTOR
 LEAK_DAYS: Final = 4.0
 """Days in which the open leak has to be found."""
 POLL_S: Final = 0.2
-KILLED_AGENTS: Final = ("gw-149", "gw-129", plan.LEAK_GUARD)
+KILLED_AGENTS: Final = ("gw-213", "gw-129", plan.LEAK_GUARD)
 
 Say = Callable[[str], None]
 

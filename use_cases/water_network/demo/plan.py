@@ -19,9 +19,9 @@ WARM_UP_DAYS: Final = 9
 LENGTH_DAYS: Final = 60
 """Days until the simulated city stands still; about nineteen minutes."""
 
-LEAK_NODE: Final = "208"
+LEAK_NODE: Final = "143"
 LEAK_SIZE_LS: Final = 12.0
-LEAK_GUARD: Final = "gw-207"
+LEAK_GUARD: Final = "gw-149"
 """The gateway in whose district the leak opens; the junction was held out of training."""
 
 
