@@ -43,7 +43,8 @@ BACKOFF_S: Final = (0.2, 15.0)
 MAX_WAITING: Final = 20_000
 """Own messages kept while the broker is slow; beyond it the oldest go: a device asks again."""
 
-_CHUNK: Final = 1 << 18
+_RECORD: Final = 1 << 14
+_CHUNK: Final = 1 << 17
 _PUBLISH: Final = 3
 _HAS_ID: Final = 0b0110
 _LONGEST_LENGTH: Final = 4
@@ -129,6 +130,7 @@ class Subscriber:
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self._inbox: deque[Arrival] = deque()
+        self._buffer = memoryview(bytearray(_RECORD))
         self._received = bytearray()
         self._outgoing = bytearray()
         self._waiting: deque[_Own] = deque()
@@ -225,11 +227,15 @@ class Subscriber:
         self._read(connection)
 
     def _read(self, connection: socket.socket) -> None:
+        """Take in what is there. Under TLS each message is a record, and each record a call."""
+        before = len(self._received)
         with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            data = connection.recv(_CHUNK)
-            if not data:
-                raise ConnectionError(_("the broker closed the connection"))
-            self._received += data
+            while len(self._received) - before < _CHUNK:
+                size = connection.recv_into(self._buffer)
+                if not size:
+                    raise ConnectionError(_("the broker closed the connection"))
+                self._received += self._buffer[:size]
+        if len(self._received) > before:
             self._heard = time.monotonic()
             self._parse()
 

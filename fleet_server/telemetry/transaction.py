@@ -139,7 +139,7 @@ class Transaction:
         for one in batches:
             batch = one.message
             assert isinstance(batch, (Telemetry, Events, Gap))  # noqa: S101 - only these make a flow
-            lost = [(batch.first, batch.seq)]
+            lost = flow.missing(batch.first, batch.seq)
             if not lost:
                 self.outcome.duplicates += 1
             elif not flow.has_room(batch.first):
