@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_agent.clock import Clock
 from edge_agent.config import Config, Modbus, SensorConfig
-from edge_agent.errors import FolderInUse
+from edge_agent.errors import ConfigError, FolderInUse
 from edge_agent.link.identity import Identity
 from edge_agent.link.transport import Transport
 from edge_agent.link.uplink import Uplink
@@ -60,11 +60,17 @@ class Agent:
                 await self.store.open()
                 await Supervisor(self.health).run(self._tasks(recorder))
             finally:
-                self._models.close()
-                self._keeper.save()
-                async with asyncio.timeout(_STOP_S):
-                    await recorder.flush()
-                    await self.store.close()
+                await self._stop(recorder)
+
+    async def _stop(self, recorder: Recorder) -> None:
+        """Commit first; what comes after may hang or fail without costing a reading."""
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await recorder.flush()
+                await self.store.close()
+        finally:
+            await self._keeper.save()
+            self._models.close()
 
     def _tasks(self, recorder: Recorder) -> dict[str, Work]:
         config = self._config
@@ -103,8 +109,16 @@ def _sensor(config: SensorConfig, clock: Clock, time_factor: float) -> Sensor:
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Hold the data folder: two agents in one would send everything twice and fight for the session."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "agent.lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "agent.lock").open("a")
+    except OSError as error:
+        raise ConfigError(
+            _("{folder} cannot be written ({reason}); give the agent a writable 'data' folder").format(
+                folder=folder, reason=error.strerror
+            )
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

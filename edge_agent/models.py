@@ -43,6 +43,7 @@ class Models:
         from edge_agent.pipeline.pipeline import Pipeline
 
         loop = asyncio.get_running_loop()
+        self._close_models()
         reports = []
         for config in self._configs:
             try:
@@ -59,13 +60,17 @@ class Models:
 
     def close(self) -> None:
         """Give the models and the worker process back."""
-        for model in self._open:
-            model.session.close()
-        self._open.clear()
+        self._close_models()
         if self._worker is not None:
             self._worker.close()
             self._worker = None
         self._thread.shutdown(wait=False)
+
+    def _close_models(self) -> None:
+        """Also before a second attempt: a model that is open twice would answer twice."""
+        for model in self._open:
+            model.session.close()
+        self._open.clear()
 
     def _opened(self, config: ModelConfig) -> "Model":
         from edge_agent.inference.process import Worker

@@ -70,7 +70,7 @@ key = "key.pem"
 #
 # [[models]]
 # folder = "models/leak"
-# policy = "models/leak/policy.json"
+# policy = "models/leak/policy.toml"
 """
 
 

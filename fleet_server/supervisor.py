@@ -7,9 +7,12 @@ No child outlives this process: each asks the kernel for a signal at its parent'
 even SIGKILL of the supervisor leaves none behind.
 """
 
+import contextlib
 import ctypes
+import math
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,7 +39,12 @@ STOP_S: Final = 5.0
 """How long a child may take to end by itself before it is killed."""
 
 LOG_BYTES: Final = 16 * 1024 * 1024
-"""A log that is larger at a start is set aside as ``NAME.1``."""
+"""A log that is larger is set aside as ``NAME.1``: a stranger who knocks must not fill the disk."""
+
+LOG_CHECK_S: Final = 30.0
+"""How often the size of the logs is looked at."""
+
+_TAIL_BYTES: Final = 8192
 
 _TAIL_LINES: Final = 4
 _POLL_S: Final = 0.05
@@ -134,9 +142,12 @@ class Supervisor:
         """Keep the children running until somebody asks to end."""
         try:
             while True:
-                for child in self._wait(self._next_restart_s()):
+                for child in self._wait(min(self._next_restart_s(), LOG_CHECK_S)):
+                    _say(_explain(child))
                     self._schedule(child)
                 self._restart_due()
+                for child in self._children:
+                    _bound(child.program.log)
         except Stopped:
             return
 
@@ -159,7 +170,6 @@ class Supervisor:
         child.process.wait()
 
     def _schedule(self, child: _Child) -> None:
-        _say(_explain(child))
         now = time.monotonic()
         child.deaths = 0 if now - child.started >= STEADY_S else child.deaths
         child.restart_at = now + min(FIRST_RESTART_S * 2.0**child.deaths, LAST_RESTART_S)
@@ -169,15 +179,23 @@ class Supervisor:
         now = time.monotonic()
         for child in self._children:
             if child.restart_at is not None and child.restart_at <= now:
-                child.process = _spawn(child.program)
+                try:
+                    child.process = _spawn(child.program)
+                except (ServerError, OSError) as error:
+                    # No room, no memory, the program just being upgraded: the others go on meanwhile.
+                    _say(
+                        _("{name} cannot be started: {reason}").format(name=child.program.name, reason=error)
+                    )
+                    self._schedule(child)
+                    continue
                 child.descriptor = os.pidfd_open(child.process.pid)
                 child.started, child.restart_at = now, None
                 self._selector.register(child.descriptor, selectors.EVENT_READ, child)
                 _say(_("{name} was started again").format(name=child.program.name))
 
-    def _next_restart_s(self) -> float | None:
+    def _next_restart_s(self) -> float:
         times = [child.restart_at for child in self._children if child.restart_at is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min(times, default=math.inf) - time.monotonic())
 
     def _end_all(self) -> None:
         """Ask all at once, wait for them together, kill who is left."""
@@ -210,13 +228,19 @@ def _spawn(program: Program) -> subprocess.Popen[bytes]:
 
 
 def _open_log(path: Path) -> BinaryIO:
-    """``path`` to append to; a large one is set aside first."""
+    """``path`` to append to."""
     try:
-        if path.exists() and path.stat().st_size > LOG_BYTES:
-            path.replace(path.with_name(f"{path.name}.1"))
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
     except OSError as error:
         raise ConfigError(_("{path} cannot be written ({reason})").format(path=path, reason=error)) from error
+
+
+def _bound(log: Path) -> None:
+    """Set a large log aside. It is copied and cut, because the child goes on appending to the file."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > LOG_BYTES:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def _explain(child: _Child) -> str:
@@ -236,7 +260,9 @@ def _say(text: str) -> None:
 def _tail(log: Path) -> str:
     """The end of a log, for a complaint."""
     try:
-        lines = log.read_text("utf-8", errors="replace").splitlines()
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
     except OSError:
         return ""

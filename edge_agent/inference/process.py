@@ -152,7 +152,11 @@ class Worker:
             raise self._bury(hung=not events)
 
     def close(self) -> None:
-        """End the process and give back what it used."""
+        """End the process and give back what it used, also while another thread waits for it to load."""
+        child = self._child
+        if child is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
         with self._lock:
             if self._child:
                 _end(self._child)

@@ -39,6 +39,7 @@ class Keeper:
         self._clock: Final = clock
         self._pipeline: Remembering | None = None
         self._saved: list[ModelMemory] = []
+        self._one_at_a_time: Final = asyncio.Lock()
 
     def take(self, pipeline: Remembering) -> None:
         """Give ``pipeline`` back what its predecessor remembered, and keep it from now on."""
@@ -59,15 +60,20 @@ class Keeper:
         """Save every few seconds what has changed."""
         while True:
             await asyncio.sleep(SAVE_EVERY_S)
-            await asyncio.to_thread(self.save)
+            await self.save()
 
-    def save(self) -> None:
-        """Write the memory, if there is anything new in it; a full disk only costs the memory."""
+    async def save(self) -> None:
+        """Write the memory, if there is anything new in it; a full disk only costs the memory.
+
+        It is taken here, where the pipeline does not move; only the disk is waited for in a thread.
+        """
         models = self._pipeline.memory() if self._pipeline else []
         if models == self._saved:
             return
+        content = encode(Memory(1, self._clock.now(), models))
         try:
-            _write(self._file, encode(Memory(1, self._clock.now(), models)))
+            async with self._one_at_a_time:
+                await asyncio.to_thread(_write, self._file, content)
         except OSError as error:
             _LOG.warning(
                 _("{file} cannot be written: {reason}").format(file=self._file, reason=error.strerror)

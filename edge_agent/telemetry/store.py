@@ -126,7 +126,15 @@ class Store:
         await self._in_thread(self._set_aside)
         self.generation += 1
         self._tell_set_aside()
-        return await self._in_thread(lambda: work(self._opened()))
+        try:
+            return await self._in_thread(lambda: work(self._opened()))
+        except SpoolCorrupt as error:
+            # A new file that is corrupt at once: the medium is dying, and trying on would be a loop.
+            raise SpoolUnwritable(
+                _("a new spool is corrupt at once ({reason}); replace the storage medium").format(
+                    reason=error
+                )
+            ) from error
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         # Shielded: a cancelled caller must not take back what is queued for the disk.

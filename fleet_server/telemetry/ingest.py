@@ -36,8 +36,9 @@ from fleet_server.telemetry.faults import unavailable
 from fleet_server.telemetry.store import Store
 from fleet_server.telemetry.transaction import Outcome
 
-BATCH: Final = 500
-"""Messages in one transaction: beyond it a commit's cost is spread thin already."""
+BATCH: Final = 1000
+"""Messages in one transaction, under load: half as many cost a quarter more each on SQLite, twice as many
+nothing less."""
 
 LINGER_S: Final = 0.02
 """How long the first message of a transaction waits for company."""

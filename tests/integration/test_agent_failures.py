@@ -234,6 +234,19 @@ def test_two_agents_on_one_folder(tmp_path: Path, broker: TestBroker, start_agen
     assert "another agent runs on" in second.stderr
 
 
+def test_a_data_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, broker: TestBroker, start_agent: StartAgent
+) -> None:
+    section = replay_section(recording(tmp_path / "flow.csv", 30))
+    agent = start_agent("gw-38", broker.port, section, run=False)
+    agent.data.parent.mkdir(parents=True, exist_ok=True)
+    agent.data.write_text("a file where the folder should be")
+    second = edge_agent("run", "--config", str(agent.config))
+    assert second.returncode == 3
+    assert "give the agent a writable 'data' folder" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
 def edge_agent(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "edge_agent", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.errors import SpoolCorrupt
 from edge_agent.service.health import HealthBoard
-from edge_agent.telemetry.spool import Position
+from edge_agent.telemetry.spool import Position, Spool
 from edge_agent.telemetry.store import Store
 from fleet_protocol.messages import Events, Gap, Mark, Stream, Telemetry, decode
 from tests.support.disk import fill
@@ -148,5 +149,26 @@ def test_a_cancelled_append_is_stored_all_the_same(tmp_path: Path) -> None:
             await appending
         disk.set()
         assert len(await stored(store)) == 1
+
+    run(tmp_path, scenario)
+
+
+def test_a_medium_on_which_every_new_spool_is_corrupt_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrupt(*_arguments: object) -> None:
+        raise SpoolCorrupt("database disk image is malformed")
+
+    monkeypatch.setattr(Spool, "_prepare", corrupt)
+
+    async def scenario(store: Store, health: HealthBoard) -> None:
+        await store.append([telemetry(10)])
+        assert {"spool.quarantined", "spool.disk_full"} <= codes(health)
+        monkeypatch.undo()
+        await store.append([telemetry(5)])
+        gap, batch = await stored(store)
+        assert isinstance(gap, Gap)
+        assert gap.records == 10
+        assert isinstance(batch, Telemetry)
 
     run(tmp_path, scenario)

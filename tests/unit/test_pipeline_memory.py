@@ -1,5 +1,6 @@
 """What a pipeline remembers: windows, streaks and pauses go on after a restart, or start anew."""
 
+import asyncio
 import math
 from array import array
 from pathlib import Path
@@ -146,7 +147,7 @@ def remembered() -> list[ModelMemory]:
 def test_the_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path, Clock(BOOT))
     keeper.take(Pipeline(remembered()))
-    keeper.save()
+    asyncio.run(keeper.save())
     successor = Pipeline([])
     Keeper(tmp_path, Clock(BOOT)).take(successor)
     assert successor.models == remembered()

@@ -48,7 +48,7 @@ SIZE_CLASSES: Final = (
     SizeClass("burst", 16.0, 32.0),
 )
 
-_FIRST_SEED: Final = {Split.TRAINING: 100_000, Split.HELD_OUT: 900_000}
+_FIRST_SEED: Final = {Split.TRAINING: 100_000, Split.HELD_OUT: 700_000}
 _ROUNDS: Final = {Split.TRAINING: 4, Split.HELD_OUT: 2}
 """Leaks of every size class at every junction."""
 _QUIET: Final = {Split.TRAINING: 27, Split.HELD_OUT: 10}

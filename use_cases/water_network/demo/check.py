@@ -49,7 +49,7 @@ class Findings:
     latency: dict[str, float] | None = None
     latency_us: dict[str, float] = field(default_factory=dict)
     memory_mib: dict[str, float] = field(default_factory=dict)
-    kills: dict[str, int] = field(default_factory=dict)
+    kills_ms: dict[str, list[int]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     accounts: list[Account] = field(default_factory=list)
     leak_event: dict[str, Any] = field(default_factory=dict)
@@ -89,8 +89,11 @@ def run(city: City, observer: Observer, started_ms: int, say: Say) -> Findings:
 def failures(findings: Findings) -> list[str]:
     """What was seen and must not be; nothing when all is well."""
     wrong = [
-        _("{device}: {lost} readings lost, {doubled} doubled").format(
-            device=each.device, lost=each.lost, doubled=len(each.doubled)
+        _("{device}: {lost} readings lost, {doubled} doubled, uneven: {uneven}").format(
+            device=each.device,
+            lost=len(each.lost),
+            doubled=len(each.doubled),
+            uneven=", ".join(each.uneven) or "-",
         )
         for each in findings.accounts
         if not each.balanced
@@ -168,7 +171,7 @@ def _kill_everything_once(
         before = _service_pid(city, part)
         say(_("Killing {part} with SIGKILL").format(part=part))
         os.kill(before, signal.SIGKILL)
-        findings.kills[part] = findings.kills.get(part, 0) + 1
+        _note_kill(findings, part)
         restarted = _Restarted(city, part, before)
         wait.until(_("{part} is started again").format(part=part), restarted, WITHIN_S)
     wait.until(_("readings flow again after the kills"), reports, WITHIN_S)
@@ -189,17 +192,26 @@ class _Restarted:
 def _kill(city: City, device: str, findings: Findings, say: Say) -> None:
     say(_("Killing agent {device} with SIGKILL").format(device=device))
     city.agents[device].kill()
-    findings.kills[device] = findings.kills.get(device, 0) + 1
+    _note_kill(findings, device)
+
+
+def _note_kill(findings: Findings, name: str) -> None:
+    findings.kills_ms.setdefault(name, []).append(time.time_ns() // 1_000_000)
 
 
 def _service_pid(city: City, part: str) -> int:
     """Process id of the server's child whose command line names ``part``; 0 where there is none."""
     server = city.server.pid
     children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-    for child in map(int, children):
-        if part.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
-            return child
-    return 0
+    return next((child for child in map(int, children) if _runs(child, part)), 0)
+
+
+def _runs(process: int, part: str) -> bool:
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")
+    except FileNotFoundError:
+        return False
+    return part in words or words[0].endswith(f"/{part}")
 
 
 def _memory(city: City) -> dict[str, float]:
@@ -227,10 +239,19 @@ def _reconcile(city: City, observer: Observer, wait: _Waiting, findings: Finding
         wait.until(_("the last reading of {device} arrives").format(device=post.device), arrived, WITHIN_S)
     until_ms = observer.look().now_ms + 60_000
     for post in plan.POSTS:
-        rows = observer.readings(post.device, "served", findings.started_ms - 60_000, until_ms)
-        stored = [row["value"] for row in rows if row["value"] is not None]
-        kills = findings.kills.get(post.device, 0)
-        findings.accounts.append(account(post.device, served[post.unit], stored, kills))
+        since_ms = findings.started_ms - 60_000
+        rows = {
+            metric: [
+                (row["value"], row["time_ms"])
+                for row in observer.readings(post.device, metric, since_ms, until_ms)
+                if row["value"] is not None
+            ]
+            for metric in ("served", "pressure", "flow")
+        }
+        counter = rows.pop("served")
+        others = {metric: len(values) for metric, values in rows.items()}
+        kills_ms = findings.kills_ms.get(post.device, [])
+        findings.accounts.append(account(post.device, served[post.unit], counter, kills_ms, others))
     findings.counts = observer.look().counts
     findings.events = observer.events()
 

@@ -22,7 +22,7 @@ def _summary(findings: Findings) -> Table:
 
 def _totals(findings: Findings) -> list[tuple[str, str]]:
     counts = findings.counts
-    kills = ", ".join(f"{name} ×{times}" for name, times in findings.kills.items())
+    kills = ", ".join(f"{name} ×{len(times)}" for name, times in findings.kills_ms.items())
     return [
         (_("readings stored"), str(counts["readings"])),
         (_("inferences stored"), str(counts["inferences"])),
@@ -69,7 +69,7 @@ def _accounts(findings: Findings) -> Table:
     for head in heads:
         table.add_column(head, justify="left" if head == heads[0] else "right")
     for each in findings.accounts:
-        cut = len(each.missing) - each.lost
-        numbers = (each.served, each.stored, each.kills, cut, each.lost, len(each.doubled))
+        wrong = (len(each.cut_short), len(each.lost), len(each.doubled))
+        numbers = (each.served, each.stored, each.kills, *wrong)
         table.add_row(each.device, *map(str, numbers))
     return table
