@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from fleet_protocol.messages import Stream
+from fleet_server.database.models import metadata
 from fleet_server.telemetry import query
 from tests.support.batches import EPOCH, events, gap, telemetry
 from tests.support.ingesting import Device, IngestSite, ingest_site
@@ -182,4 +184,8 @@ def test_a_database_that_crashes_loses_and_doubles_nothing(tmp_path: Path, postg
             postgres.start()
         finish([device])
         assert_exactly_once(site, [device])
-        assert "cannot be written" in site.log
+        health = metadata.tables["server_health"]
+        with site.engine.connect() as connection:
+            told = connection.execute(select(health).where(health.c.code == "database.down")).one()
+        assert (told.count > 0, told.cleared_ms >= told.since_ms) == (True, True)
+        assert "cannot be written" in told.detail
