@@ -204,8 +204,13 @@ _CODES: Final = (
         "ingest.down",
         Severity.CRITICAL,
         mark("Ingest is down"),
-        mark("The process that stores telemetry is not running; devices keep their data until it is back."),
-        mark("Look at the server's log; it is started again by itself."),
+        mark(
+            "The process that stores telemetry is not running, or cannot write its database; devices "
+            "keep their data until it is back."
+        ),
+        mark(
+            "Look at the server's log and at the room on the database's disk; it is started again by itself."
+        ),
     ),
     HealthCode(
         "database.down",

@@ -10,8 +10,9 @@ import numpy as np
 
 from edge_agent.errors import ModelRefused
 from edge_agent.inference.answers import Read, Scored, Vector, dequantizer, reader
+from edge_agent.inference.backends import load_backend
 from edge_agent.inference.bundle import Bundle
-from edge_agent.inference.runtime import Array, load_backend
+from edge_agent.inference.runtime import Array
 from edge_agent.pipeline.features import FeatureMap
 from fleet_protocol.manifest import ElementType, Runtime, Tensor
 
