@@ -46,8 +46,6 @@ class SqliteWriter(Writer):
     """One SQLite connection; its write lock is what keeps two ingests apart."""
 
     lookups = _LOOKUPS
-    # Leaping about in the index takes twice the time.
-    wants_order = True
 
     def __init__(self, engine: Engine) -> None:
         self._pooled = engine.raw_connection()

@@ -6,7 +6,7 @@ The hot path goes flow by flow: what the messages of one flow share is looked up
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -41,7 +41,6 @@ HEAD_BYTES: Final = 256
 
 _STREAMS: Final = {Channel.TELEMETRY: Stream.TELEMETRY, Channel.EVENT: Stream.EVENT}
 _HALVES: Final = {Channel.STATUS: TwinHalf.STATUS, Channel.REPORTED: TwinHalf.REPORTED}
-_METRIC_AND_TIME: Final = itemgetter(0, 1)
 _FIRST: Final = attrgetter("message.first")
 
 Bound = dict[EpochKey, dict[int, int]]
@@ -190,8 +189,6 @@ class Transaction:
         return True
 
     def _append_rows(self) -> None:
-        if self._writer.wants_order:
-            self._rows["reading"].sort(key=_METRIC_AND_TIME)
         columns = {"batch": BATCH, "reading": READING, "inference": INFERENCE, "event": EVENT, "gap": GAP}
         for table, rows in self._rows.items():
             if rows:

@@ -98,13 +98,9 @@ _TRIM_REFUSED: Final = "DELETE FROM refused_message WHERE id <= (SELECT max(id) 
 
 
 class Writer(ABC):
-    """One connection, one transaction at a time.
-
-    ``wants_order``: whether readings are appended faster in the order of their index.
-    """
+    """One connection, one transaction at a time."""
 
     lookups: Lookups
-    wants_order = False
 
     @abstractmethod
     def begin(self) -> None:
