@@ -6,7 +6,8 @@
     ├── TopicError      a topic outside the grammar
     ├── MessageError    bytes that are no message of ours
     ├── ManifestError   an artifact manifest that cannot be used
-    └── PolicyError     a policy that does not parse or does not type-check
+    ├── PolicyError     a policy that does not parse or does not type-check
+    └── TargetError     signed metadata whose description of an artifact cannot be used
 """
 
 
@@ -28,3 +29,7 @@ class ManifestError(ProtocolError):
 
 class PolicyError(ProtocolError):
     """A policy that does not parse, or whose rules do not type-check against the model."""
+
+
+class TargetError(ProtocolError):
+    """A target of a repository whose description does not parse or is another artifact's."""

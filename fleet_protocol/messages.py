@@ -42,6 +42,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 WallMs = Annotated[int, msgspec.Meta(ge=0, le=LAST_WALL_MS)]
 OffsetMs = Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)]
 MetricId = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+RequestId = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
 
 
 class Stream(StrEnum):
@@ -119,7 +120,11 @@ class Reading(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Inference(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One answer of a model: what it says, how sure it is, and what it cost in microseconds."""
+    """One answer of a model: what it says, how sure it is, and what it cost in microseconds.
+
+    ``request`` names the escalation that an uncertain answer went out with. The answer that came
+    back names it too and ``supersedes`` the first; its model is the central one.
+    """
 
     offset_ms: OffsetMs
     model: Name
@@ -129,6 +134,8 @@ class Inference(msgspec.Struct, array_like=True, frozen=True, gc=False):
     confidence: float
     latency_us: Count
     uncertain: bool = False
+    request: RequestId = ""
+    supersedes: bool = False
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True):
@@ -230,6 +237,26 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     detail: Line = ""
 
 
+class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one artifact's last update stands; ``done`` of ``size`` bytes while it is fetched.
+
+    ``state`` is an ``UpdateState``; ``refusal`` a ``Refusal`` where it was refused, or empty.
+    ``installed`` is the release that runs now, 0 for none.
+    """
+
+    kind: Name
+    name: Name
+    release: Count
+    version: Line
+    state: Name
+    since_wall_ms: WallMs
+    installed: Count = 0
+    done: Count = 0
+    size: Count = 0
+    refusal: Line = ""
+    detail: Line = ""
+
+
 class SpoolReport(msgspec.Struct, frozen=True, kw_only=True):
     """What waits on the device: batches and bytes kept, records ever dropped."""
 
@@ -251,6 +278,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     models: Annotated[list[ModelReport], msgspec.Meta(max_length=64)]
     health: Annotated[list[HealthReport], msgspec.Meta(max_length=256)]
     spool: SpoolReport
+    updates: Annotated[list[UpdateReport], msgspec.Meta(max_length=128)] = []
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -267,7 +295,63 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     marks: Annotated[list[Mark], msgspec.Meta(max_length=MAX_RECORDS)]
 
 
-Message = Batch | Status | Reported | Ack
+class Hint(msgspec.Struct, frozen=True, kw_only=True):
+    """The director has something for this device. Never trusted: it only makes the device look sooner."""
+
+    version: Count
+
+
+class Series(msgspec.Struct, frozen=True, array_like=True):
+    """One metric's window: little-endian float32 numbers, oldest first."""
+
+    metric: Name
+    values: bytes
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A question that a model could not decide; ``id`` is the idempotency key and correlation data.
+
+    ``model``, ``version``, ``label``, ``score`` and ``confidence`` are the local answer.
+    ``step_ms`` is real milliseconds between the numbers of a series, the last of which is of
+    ``wall_ms``. An answer later than ``deadline_ms`` after the sending is of no use.
+    """
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    model: Name
+    version: Name
+    label: Line
+    score: float
+    confidence: float
+    wall_ms: WallMs
+    clock: ClockState
+    step_ms: Annotated[float, msgspec.Meta(gt=0.0)]
+    deadline_ms: Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
+    series: Annotated[list[Series], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class AnswerState(StrEnum):
+    """What became of a request."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    LATE = "late"
+    FAILED = "failed"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to the request ``id``; ``reason`` says why there is none."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    state: AnswerState
+    model: Line = ""
+    version: Line = ""
+    label: Line = ""
+    score: float = 0.0
+    confidence: float = 0.0
+    reason: Line = ""
+
+
+Message = Batch | Status | Reported | Ack | Hint | Request | Answer
 
 
 class Format(StrEnum):
@@ -285,6 +369,9 @@ _TYPES: Final[dict[Channel, Any]] = {
     Channel.STATUS: Status,
     Channel.REPORTED: Reported,
     Channel.ACK: Ack,
+    Channel.HINT: Hint,
+    Channel.REQUEST: Request,
+    Channel.ANSWER: Answer,
 }
 _DECODERS: Final[dict[Format, dict[Channel, _Decoder]]] = {
     Format.MSGPACK: {channel: msgspec.msgpack.Decoder(kind) for channel, kind in _TYPES.items()},
@@ -368,6 +455,8 @@ def _check(message: Message) -> None:
                 values += (inference.score, inference.confidence)
         case Events():
             values = [value for event in message.events for value in event.values.values()]
+        case Request() | Answer():
+            values = [message.score, message.confidence]
         case Gap() if message.first > message.seq:
             raise MessageError(_("a gap ends before it starts"))
         case _:
