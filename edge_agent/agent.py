@@ -89,8 +89,10 @@ class Agent:
             config.broker.reconnect_cap_s,
         )
         pollers = {
-            f"sensor.{sensor.name}": Poller(sensor, self._clock, self.health, recorder.take).run
-            for sensor in self._sensors
+            f"sensor.{sensor.name}": Poller(
+                sensor, self._clock, self.health, recorder.take, asked.stuck_after_s
+            ).run
+            for sensor, asked in zip(self._sensors, config.sensors, strict=True)
         }
         models: dict[str, Work] = (
             {"models": lambda: self._models.run(use), "memory": self._keeper.run} if config.models else {}

@@ -73,7 +73,7 @@ class Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Modbus(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="modbus"
 ):
-    """A Modbus TCP server, polled."""
+    """A Modbus TCP server, polled. A gauge that does not change for ``stuck_after_s`` is called stuck."""
 
     name: Name
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
@@ -81,6 +81,7 @@ class Modbus(
     unit: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
     interval_s: Seconds = 1.0
     timeout_s: Seconds = 1.0
+    stuck_after_s: Seconds | None = None
     registers: Annotated[tuple[Register, ...], msgspec.Meta(min_length=1, max_length=256)]
 
     @property
@@ -105,6 +106,7 @@ class Replay(
     interval_s: Seconds | None = None
     time_column: str | None = None
     repeat: bool = False
+    stuck_after_s: Seconds | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -66,6 +66,13 @@ _CODES: Final = (
         mark("Compare register addresses and types in the agent's configuration with the sensor's manual."),
     ),
     HealthCode(
+        "sensor.stuck",
+        Severity.WARNING,
+        mark("Sensor is stuck"),
+        mark("The sensor answers and its value does not move; it is reported as suspect and no model sees it."),
+        mark("Look at the sensor on site: frozen, blocked, or its converter hangs."),
+    ),
+    HealthCode(
         "sensor.ended",
         Severity.INFO,
         mark("Recording has ended"),

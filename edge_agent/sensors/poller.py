@@ -7,6 +7,7 @@ from typing import Final
 from edge_agent.clock import Clock
 from edge_agent.errors import SensorEnded, SensorError, SensorRefused, SensorTimeout
 from edge_agent.sensors.base import Sample, Sensor, bad
+from edge_agent.sensors.stuck import StuckWatch
 from edge_agent.service.health import HealthBoard
 
 _LEAST_PAUSE_S: Final = 0.2
@@ -14,13 +15,23 @@ _LEAST_PAUSE_S: Final = 0.2
 
 Take = Callable[[list[Sample]], Awaitable[None]]
 _CODES: Final = (SensorTimeout.code, SensorRefused.code)
+_STUCK: Final = "sensor.stuck"
 
 
 class Poller:
     """The loop of one sensor. A poll that failed is told as bad samples and as a health code."""
 
-    def __init__(self, sensor: Sensor, clock: Clock, health: HealthBoard, take: Take) -> None:
+    def __init__(
+        self,
+        sensor: Sensor,
+        clock: Clock,
+        health: HealthBoard,
+        take: Take,
+        stuck_after_s: float | None = None,
+    ) -> None:
+        """Poll ``sensor``; a gauge that is the same for ``stuck_after_s`` is called stuck."""
         self._sensor = sensor
+        self._stuck = StuckWatch(stuck_after_s) if stuck_after_s is not None else None
         self._clock = clock
         self._health = health
         self._take = take
@@ -48,11 +59,21 @@ class Poller:
         if isinstance(problem, SensorEnded):
             self._health.raise_code(problem.code, subject=self._sensor.name)
             return None
-        await self._take(samples or bad(self._sensor.metrics, self._clock.mono_ms()))
+        await self._take(self._judged(samples) or bad(self._sensor.metrics, self._clock.mono_ms()))
         self._tell(problem)
         if problem is None:
             return self._sensor.interval_s
         return max(self._sensor.interval_s, _LEAST_PAUSE_S)
+
+    def _judged(self, samples: list[Sample]) -> list[Sample]:
+        if self._stuck is None or not samples:
+            return samples
+        judged, stuck = self._stuck.judge(samples)
+        if stuck:
+            self._health.raise_code(_STUCK, ", ".join(stuck), subject=self._sensor.name)
+        else:
+            self._health.clear(_STUCK, subject=self._sensor.name)
+        return judged
 
     def _tell(self, problem: SensorError | None) -> None:
         for code in _CODES:

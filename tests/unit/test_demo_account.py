@@ -1,6 +1,6 @@
 """The demonstration's account: it balances only where every served reading is stored once."""
 
-from use_cases.water_network.demo.account import Account, account
+from hil.account import Account, account
 
 
 def of(

@@ -22,7 +22,7 @@ from fleet_protocol.texts import _
 from use_cases.water_network.demo import check, plan, report, view
 from use_cases.water_network.demo.city import City, CityError, running_city
 from use_cases.water_network.demo.observe import Observer
-from use_cases.water_network.demo.stopping import StoppedError, listen, pause
+from hil.stopping import StoppedError, listen, pause
 
 LOOK_EVERY_S: Final = 1.0
 SEED: Final = 2026

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from use_cases.water_network.demo import plan
-from use_cases.water_network.demo.processes import Child
-from use_cases.water_network.demo.stopping import pause
+from hil.processes import Child
+from hil.stopping import pause
 
 PACK: Final = Path(__file__).parent.parent
 READY_WITHIN_S: Final = 60.0

@@ -1,14 +1,14 @@
-"""Child processes of the demonstration: started, kept alive, killed and stopped by their own process id.
+"""Child processes: started, kept alive, killed and stopped by their own process id.
 
-A child runs in a session of its own, so that Ctrl-C reaches the demonstration alone, which then
-stops everything in order; and the kernel ends it should the demonstration itself be killed.
+A child runs in a session of its own, so that Ctrl-C reaches whoever started it alone, which then
+stops everything in order; and the kernel ends it should its starter be killed.
 """
 
 import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +26,15 @@ def _die_with_parent() -> None:
 class Child:
     """One process with its log file."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Run ``command``; ``environment`` is added to this process's own."""
         self.name = name
         self.log = log
         self.starts = 0
         self._command = tuple(command)
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,6 +55,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | self._environment,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread runs here when children start
             )
@@ -68,6 +73,10 @@ class Child:
         if self._process is not None and self.alive:
             self._process.kill()
             self._process.wait()
+
+    def set_environment(self, environment: Mapping[str, str]) -> None:
+        """What is added to this process's own environment from the next start on."""
+        self._environment = dict(environment)
 
     def ask_to_stop(self) -> None:
         """SIGTERM, without waiting."""

@@ -1,0 +1,198 @@
+"""Doing the steps of a scenario, one function a step."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from fleet_protocol.texts import _
+from hil.errors import StepFailed
+from hil.installation import REPOSITORY, Installation, Post
+from hil.relay import Conditions
+from hil.scenario import (
+    AnyStep,
+    Await,
+    Clock,
+    Disk,
+    Fleet,
+    Freeze,
+    Kill,
+    KillAt,
+    Link,
+    Sensor,
+    Serve,
+    Start,
+    Thaw,
+)
+from hil.sights import Sight
+
+RESTART_S: Final = 60.0
+
+_BALLAST: Final = "ballast"
+
+
+class Doer:
+    """Does steps on one installation."""
+
+    def __init__(self, installation: Installation, sight: Sight) -> None:
+        self._installation = installation
+        self._sight = sight
+
+    def do(self, step: AnyStep) -> None:
+        """Do one step; returns when it is done.
+
+        Raises:
+            StepFailed: it did not bring what the scenario asks for.
+            RigError: it cannot be done on this rig.
+        """
+        how: Callable[[Any], None] = getattr(self, f"_{type(step).__name__.lower()}")
+        how(step)
+
+    def _kill(self, step: Kill) -> None:
+        if step.what == "agent":
+            post = self._post(step.device)
+            post.held = step.hold
+            post.agent.kill()
+            post.kills_ms.append(_now_ms())
+            return
+        before = self._installation.pid_of(step.what)
+        os.kill(before, signal.SIGKILL)
+        if step.what == "server":
+            self._installation.server.stop()
+            self._installation.start_server()
+            return
+        self._installation.wait(
+            lambda: self._runs_anew(step.what, before),
+            RESTART_S,
+            _("{part} runs again").format(part=step.what),
+        )
+
+    def _runs_anew(self, part: str, before: int) -> bool:
+        try:
+            return self._installation.pid_of(part) != before
+        except StepFailed:
+            return False
+
+    def _killat(self, step: KillAt) -> None:
+        post = self._post(step.device)
+        journal = post.data / "updates" / "journal.json"
+        deadline = time.monotonic() + step.within_s
+        # Looked at without a pause: a state may last for milliseconds.
+        while not _says(journal, step.state):
+            if time.monotonic() > deadline:
+                raise StepFailed(_("the update was never seen in state {state}").format(state=step.state))
+        post.agent.kill()
+        post.kills_ms.append(_now_ms())
+
+    def _start(self, step: Start) -> None:
+        post = self._post(step.device)
+        post.held = False
+        post.agent.mend()
+
+    def _freeze(self, step: Freeze) -> None:
+        os.kill(self._pid(step.what, step.device), signal.SIGSTOP)
+
+    def _thaw(self, step: Thaw) -> None:
+        os.kill(self._pid(step.what, step.device), signal.SIGCONT)
+
+    def _link(self, step: Link) -> None:
+        self._installation.rig.set_link(
+            Conditions(step.delay_ms, step.loss, step.reorder, step.rate_kbit, step.cut)
+        )
+
+    def _sensor(self, step: Sensor) -> None:
+        self._installation.set_fault(self._post(step.device).unit, step.fault)
+
+    def _disk(self, step: Disk) -> None:
+        ballast = self._post(step.device).data / _BALLAST
+        if not step.full:
+            ballast.unlink()
+            return
+        with ballast.open("wb", buffering=0) as file:
+            _fill(file.write)
+
+    def _clock(self, step: Clock) -> None:
+        post = self._post(step.device)
+        post.kills_ms.append(_now_ms())
+        self._installation.set_clock(post, step.at)
+
+    def _fleet(self, step: Fleet) -> None:
+        places = {
+            "{keys}": str(self._installation.keys),
+            "{out}": str(self._installation.folder),
+            "{repository}": str(REPOSITORY),
+        }
+        arguments = [_filled(argument, places) for argument in step.arguments]
+        done = self._installation.fleet(*arguments, "--data", str(self._installation.server_data))
+        said = f"{done.stdout}\n{done.stderr}"
+        if done.returncode != step.exit_code or step.says not in said:
+            raise StepFailed(
+                _("fleet {arguments} ended with {code} and said: {said}").format(
+                    arguments=" ".join(step.arguments), code=done.returncode, said=said.strip()[-600:]
+                )
+            )
+
+    def _serve(self, step: Serve) -> None:
+        installation = self._installation
+        goals = {unit: count + step.readings for unit, count in installation.served().items()}
+
+        def reached() -> bool:
+            now = installation.served()
+            return all(
+                now[post.unit] >= goals[post.unit] for post in installation.posts.values() if not post.held
+            )
+
+        installation.wait(reached, step.within_s, _("{count} more readings").format(count=step.readings))
+
+    def _await(self, step: Await) -> None:
+        what = " ".join(filter(None, (step.device or _("every device"), step.what, step.value)))
+        self._installation.wait(self._sight.holds(step), step.within_s, what)
+
+    def _pid(self, part: str, device: str | None) -> int:
+        if part != "agent":
+            return self._installation.pid_of(part)
+        pid = self._post(device).agent.pid
+        if pid is None:
+            raise StepFailed(_("the agent of {device} does not run").format(device=device))
+        return pid
+
+    def _post(self, device: str | None) -> Post:
+        return self._installation.posts[device or ""]
+
+
+def _says(journal: Path, state: str) -> bool:
+    try:
+        return state in _states(json.loads(journal.read_text()))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _states(document: Any) -> set[str]:
+    """Every text in ``document``: the journal's layout is the agent's affair."""
+    if isinstance(document, dict):
+        return set().union(*map(_states, document.values()))
+    if isinstance(document, list):
+        return set().union(*map(_states, document))
+    return {document} if isinstance(document, str) else set()
+
+
+def _fill(write: Callable[[bytes], int | None]) -> None:
+    block = bytes(65536)
+    try:
+        while write(block):
+            pass
+    except OSError:
+        return
+
+
+def _filled(argument: str, places: dict[str, str]) -> str:
+    for name, place in places.items():
+        argument = argument.replace(name, place)
+    return argument
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
