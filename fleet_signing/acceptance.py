@@ -37,10 +37,7 @@ def accept(
     """
     image_roots = _extend("image", current.image_roots if current else (), incoming.image_roots)
     director_roots = _extend("director", current.director_roots if current else (), incoming.director_roots)
-    _require_key(image_roots[-1], "image", (Snapshot.type, Timestamp.type), online.image)
-    _require_key(
-        director_roots[-1], "director", (Targets.type, Snapshot.type, Timestamp.type), online.director
-    )
+    require_online(image_roots[-1], director_roots[-1], online)
     known = current.roles if current else {}
     fresh = {role: each for role, each in incoming.roles.items() if _is_next(role, known.get(role), each)}
     roles = _complete({**known, **fresh})
@@ -51,6 +48,16 @@ def accept(
         _require_alive(role, metadata, at)
         _require_content(role, metadata.signed, known.get(role), require_bytes)
     return Bundle(image_roots, director_roots, roles)
+
+
+def require_online(image_root: Metadata[Root], director_root: Metadata[Root], online: OnlinePublic) -> None:
+    """See to it that the roots vouch for a server's own keys.
+
+    Raises:
+        MetadataError: they are for others.
+    """
+    _require_key(image_root, "image", (Snapshot.type, Timestamp.type), online.image)
+    _require_key(director_root, "director", (Targets.type, Snapshot.type, Timestamp.type), online.director)
 
 
 def targets_of(bundle: Bundle) -> list[Target]:
@@ -69,8 +76,8 @@ def _extend(
             if chain[version - 1].signed != root.signed:
                 raise StaleError(
                     _(
-                        "{which} root {version} is another one than the server has; hold the ceremony with the "
-                        "request that 'fleet key export' gives now"
+                        "{which} root {version} is another one than the server has; hold the ceremony with "
+                        "the request that 'fleet key export' gives now"
                     ).format(which=which, version=version)
                 )
             continue
