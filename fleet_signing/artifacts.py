@@ -47,9 +47,9 @@ def of_model(folder: Path) -> Artifact:
         ArtifactError: its manifest does not parse, or a file is not the one that it names.
     """
     try:
-        document = _read(folder / MANIFEST)
+        document = read(folder / MANIFEST)
         manifest = manifests.parse(document)
-        files = {entry.name: _read(folder / entry.name) for entry in manifest.files}
+        files = {entry.name: read(folder / entry.name) for entry in manifest.files}
     except ProtocolError as error:
         raise ArtifactError(_("{folder}: {reason}").format(folder=folder, reason=error)) from error
     _verify(manifest, files)
@@ -162,7 +162,8 @@ def _artifact(description: Description, content: bytes) -> Artifact:
     return Artifact(Target(path, len(content), hashlib.sha256(content).hexdigest(), description), content)
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The bytes of a file that is to be published; raises :class:`ArtifactError`."""
     try:
         if path.stat().st_size > MAX_ARTIFACT:
             raise ArtifactError(_("{path} is larger than an artifact may be").format(path=path))

@@ -41,13 +41,13 @@ class Wanted(BaseModel):
 
 
 class Assigned(BaseModel):
-    """What a device shall have of one kind and name."""
+    """What a device shall have of one kind and name; None is nothing."""
 
     device: str
     kind: Kind
     name: str
-    release: int
-    sha256: str
+    release: int | None
+    sha256: str | None
 
 
 @router.get("/artifacts")
@@ -97,9 +97,10 @@ def assign_artifact(
     return Assigned(device=device, kind=kind, name=name, release=artifact.release, sha256=artifact.sha256)
 
 
-@router.delete("/devices/{device}/assignments/{kind}/{name}", status_code=204)
+@router.delete("/devices/{device}/assignments/{kind}/{name}")
 def withdraw_artifact(
     server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
-) -> None:
+) -> Assigned:
     """Let one device be given nothing of this kind and name any more."""
     withdraw(server.engine, server.config.tenant, device, (kind, name))
+    return Assigned(device=device, kind=kind, name=name, release=None, sha256=None)
