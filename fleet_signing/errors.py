@@ -1,0 +1,30 @@
+"""The errors of signing, in one family.
+
+::
+
+    SigningError
+    ├── KeyFileError     a key file that cannot be read, opened or written
+    ├── MetadataError    metadata that does not parse, or is not signed by enough of the right keys
+    ├── ArtifactError    a model or policy that cannot be published as it is
+    └── ReleaseError     a release that would not grow
+"""
+
+
+class SigningError(Exception):
+    """Something cannot be signed or published; the message says what to do about it."""
+
+
+class KeyFileError(SigningError):
+    """A key file that cannot be read, opened with this passphrase, or written."""
+
+
+class MetadataError(SigningError):
+    """Metadata that does not parse, or is not signed by enough of the keys that count."""
+
+
+class ArtifactError(SigningError):
+    """A model folder or a policy that cannot be published as it is."""
+
+
+class ReleaseError(SigningError):
+    """A release that is not above what was published under the same name."""

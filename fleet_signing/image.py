@@ -1,0 +1,131 @@
+"""The image repository: which artifacts exist. Metadata in, metadata out; nothing is read or written.
+
+``targets`` and what it delegates to (``models``, ``policies``) are signed offline. Which versions of
+them are the current ones is said by ``snapshot`` and ``timestamp``, signed by a server.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from securesystemslib.signer import Signer
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Key,
+    Metadata,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+
+from fleet_protocol.targets import DELEGATIONS, Kind, Target, path_of
+from fleet_protocol.texts import _
+from fleet_signing.director import meta_file
+from fleet_signing.errors import ReleaseError
+from fleet_signing.metadata import (
+    OFFLINE_LIFE,
+    ONLINE_LIFE,
+    SPEC,
+    next_version,
+    seal,
+    target_file,
+    targets_in,
+)
+
+THRESHOLD: Final = 1
+"""How many keys of a delegated role sign what is published under it."""
+
+OFFLINE_ROLES: Final = (Targets.type, *DELEGATIONS.values())
+"""The roles whose keys never lie on a server, the delegator first."""
+
+
+def delegating(keys: Mapping[str, Sequence[Key]], version: int, at: datetime) -> Targets:
+    """The top-level targets, which vouch for nothing and delegate each kind to the ``keys`` of its role."""
+    roles = {
+        role: DelegatedRole(role, [key.keyid for key in keys[role]], THRESHOLD, True, [f"{role}/*/*"])
+        for role in DELEGATIONS.values()
+    }
+    known = {key.keyid: key for role in roles for key in keys[role]}
+    return Targets(version, SPEC, at + OFFLINE_LIFE, {}, Delegations(known, roles))
+
+
+def no_artifacts(at: datetime) -> Targets:
+    """A delegated role that vouches for nothing yet."""
+    return Targets(1, SPEC, at + OFFLINE_LIFE)
+
+
+def add(
+    role: Metadata[Targets], target: Target, signers: Sequence[Signer], at: datetime
+) -> Metadata[Targets]:
+    """``role`` in its next version, which vouches for ``target`` too.
+
+    Raises:
+        ReleaseError: an artifact of this name was published under this release or a higher one.
+    """
+    latest = highest(role.signed, *target.key)
+    if target.description.release <= latest:
+        raise ReleaseError(
+            _(
+                "{name}: release {release} is not above {latest}, which is published; raise its release"
+            ).format(name=target.description.name, release=target.description.release, latest=latest)
+        )
+    return _next(role.signed, role.signed.targets | {target.path: target_file(target)}, signers, at)
+
+
+def holds(role: Targets, target: Target) -> bool:
+    """Whether ``role`` vouches for exactly ``target`` already."""
+    return role.targets.get(target.path) == target_file(target)
+
+
+def renew(role: Metadata[Targets], signers: Sequence[Signer], at: datetime) -> Metadata[Targets]:
+    """``role`` in its next version, with a new expiry and the same content."""
+    return _next(role.signed, role.signed.targets, signers, at)
+
+
+def withdraw(
+    role: Metadata[Targets], target: Target, signers: Sequence[Signer], at: datetime
+) -> Metadata[Targets]:
+    """``role`` in its next version, which vouches for ``target`` no more."""
+    kept = {path: file for path, file in role.signed.targets.items() if path != target.path}
+    return _next(role.signed, kept, signers, at)
+
+
+def highest(role: Targets, kind: Kind, name: str) -> int:
+    """The highest release of an artifact's name that ``role`` vouches for; 0 for none."""
+    found = (target for target in targets_in(role) if target.key == (kind, name))
+    return max((target.description.release for target in found), default=0)
+
+
+def snapshot(offline: Mapping[str, bytes], previous: int, at: datetime, signer: Signer) -> Metadata[Snapshot]:
+    """Which version of each offline role is the current one; ``offline`` maps role to its bytes."""
+    meta = {f"{role}.json": meta_file(_version(content), content) for role, content in offline.items()}
+    return seal(Snapshot(next_version(previous, at), SPEC, at + ONLINE_LIFE, meta), [signer])
+
+
+def timestamp(
+    snapshot_version: int, content: bytes, previous: int, at: datetime, signer: Signer
+) -> Metadata[Timestamp]:
+    """Which snapshot is the current one; ``content`` are that snapshot's bytes."""
+    meta = meta_file(snapshot_version, content)
+    return seal(Timestamp(next_version(previous, at), SPEC, at + ONLINE_LIFE, meta), [signer])
+
+
+def served_path(target: Target) -> str:
+    """Where the bytes of ``target`` are served: ``models/pressure_leak/<sha256>.2.tar``."""
+    folder, name = path_of(*target.key, target.description.release).rsplit("/", 1)
+    return f"{folder}/{target.sha256}.{name}"
+
+
+def _next(
+    role: Targets, targets: dict[str, TargetFile], signers: Sequence[Signer], at: datetime
+) -> Metadata[Targets]:
+    signed = Targets(role.version + 1, SPEC, at + OFFLINE_LIFE, targets, role.delegations)
+    return seal(signed, signers)
+
+
+def _version(content: bytes) -> int:
+    found: Metadata[Any] = Metadata.from_bytes(content)
+    version: int = found.signed.version
+    return version

@@ -1,0 +1,116 @@
+"""Both repositories in memory, with every key at hand, and python-tuf's own client over them."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from securesystemslib.signer import CryptoSigner
+from tuf.api.exceptions import DownloadHTTPError
+from tuf.ngclient import FetcherInterface, Updater
+
+from fleet_protocol.targets import DELEGATIONS, Target
+from fleet_signing import ceremony, director, image
+from fleet_signing.artifacts import Artifact
+from fleet_signing.metadata import encode, file_name, now
+
+IMAGE = "image"
+
+
+class Repositories:
+    """An image repository and a director with all their keys; ``files`` is what a server would serve.
+
+    Paths are as in the URLs: ``image/metadata/timestamp.json``, ``image/targets/models/…``,
+    ``director/<device>/metadata/…``.
+    """
+
+    def __init__(self, at: datetime | None = None) -> None:
+        self.at = at or now()
+        self.offline = ceremony.OfflineKeys.generate()
+        self.online = ceremony.OnlineKeys.generate()
+        self.bundle = ceremony.hold(self.offline, self.online.public, self.at)
+        self.roles = dict(self.bundle.roles)
+        self.files: dict[str, bytes] = {}
+        self.versions: dict[str, int] = {}
+        self._snapshot = 0
+        for root in self.bundle.image_roots:
+            self.files[f"image/metadata/{root.signed.version}.root.json"] = encode(root)
+        self.release()
+
+    @property
+    def image_root(self) -> bytes:
+        return encode(self.bundle.image_roots[0])
+
+    @property
+    def director_root(self) -> bytes:
+        return encode(self.bundle.director_roots[0])
+
+    def publish(self, artifact: Artifact, signer: CryptoSigner | None = None) -> Target:
+        """Vouch for ``artifact`` with the key of its role, or another one, and serve it."""
+        role = DELEGATIONS[artifact.target.description.kind]
+        key = signer or self.offline.roles[role]
+        self.roles[role] = image.add(self.roles[role], artifact.target, [key], self.at)
+        self.files[f"image/targets/{image.served_path(artifact.target)}"] = artifact.content
+        self.release()
+        return artifact.target
+
+    def release(self) -> None:
+        """Sign which versions are the current ones, with the online key."""
+        offline = {role: encode(metadata) for role, metadata in self.roles.items()}
+        for role, metadata in self.roles.items():
+            self.files[f"image/metadata/{file_name(role, metadata.signed.version)}"] = offline[role]
+        snapshot = image.snapshot(offline, self._snapshot, self.at, self.online.image)
+        content, version = encode(snapshot), snapshot.signed.version
+        self.files[f"image/metadata/{file_name('snapshot', version)}"] = content
+        timestamp = image.timestamp(version, content, self._snapshot, self.at, self.online.image)
+        self.files["image/metadata/timestamp.json"] = encode(timestamp)
+        self._snapshot = version
+
+    def direct(
+        self, device: str, *targets: Target, version: int | None = None, signer: CryptoSigner | None = None
+    ) -> director.DirectorSet:
+        """Say what ``device`` shall have; nothing without ``targets``."""
+        number = version or self.versions.get(device, 0) + 1
+        self.versions[device] = number
+        signed = director.sign_set(device, targets, number, self.at, signer or self.online.director)
+        for root in self.bundle.director_roots:
+            self.files[f"director/{device}/metadata/{root.signed.version}.root.json"] = encode(root)
+        for name, content in signed.files.items():
+            self.files[f"director/{device}/metadata/{name}"] = content
+        return signed
+
+    def write(self, folder: Path) -> None:
+        """Lay all files out under ``folder``."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+class MemoryFetcher(FetcherInterface):
+    """What python-tuf fetches with, over a mapping of paths below ``memory:///``."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = files
+        self.asked: list[str] = []
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        path = url.removeprefix("memory:///")
+        self.asked.append(path)
+        if path not in self.files:
+            raise DownloadHTTPError("not there", 404)
+        return iter([self.files[path]])
+
+
+def client(folder: Path, files: Mapping[str, bytes], root: bytes, repository: str = IMAGE) -> Updater:
+    """python-tuf's client, keeping its metadata in ``folder``, over ``image`` or ``director/<device>``."""
+    metadata, downloads = folder / "metadata", folder / "targets"
+    for each in (metadata, downloads):
+        each.mkdir(parents=True, exist_ok=True)
+    return Updater(
+        str(metadata),
+        f"memory:///{repository}/metadata/",
+        str(downloads),
+        f"memory:///{repository}/targets/",
+        fetcher=MemoryFetcher(files),
+        bootstrap=root,
+    )
