@@ -154,7 +154,7 @@ class Https:
     def _get(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         try:
             self._connection.request(
-                "GET", f"{self._base}/{quote(path)}", headers={"User-Agent": AGENT, **headers}
+                "GET", f"{self._base}/{quote(path, safe='/%')}", headers={"User-Agent": AGENT, **headers}
             )
             response = self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
@@ -162,12 +162,21 @@ class Https:
             raise self._unreachable(error) from error
         if response.status in {_OK, _PARTIAL}:
             return response
-        # Not read to its end: what an error page holds, and how much of it, is nobody's business.
-        self._connection.close()
+        self._skip(response)
         raise NotThere(
             _("the update server answers {status} to {path}").format(status=response.status, path=path),
             response.status,
         )
+
+    def _skip(self, response: http.client.HTTPResponse) -> None:
+        """Keep the connection over a short error page: every look asks for a root that is not there."""
+        try:
+            if response.length is not None and response.length <= CHUNK:
+                response.read()
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        self._connection.close()
 
     def _chunks(
         self, path: str, response: http.client.HTTPResponse, deadline: float | None

@@ -4,9 +4,8 @@ from typing import Final
 
 import msgspec
 
-from edge_agent.updates.planner import Key
 from fleet_protocol.manifest import Digest
-from fleet_protocol.targets import Description, Kind, Refusal, Target
+from fleet_protocol.targets import Kind, Refusal, Target
 
 MAX_LINE: Final = 64 * 1024
 """Bytes of one line."""
@@ -50,13 +49,12 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """It must not be accepted; without a description it is a whole repository that is refused."""
+    """It must not be accepted; without a target it is a repository, or an order that cannot be read."""
 
     refusal: Refusal
     scope: str
     detail: str
-    description: Description | None = None
-    sha256: str = ""
+    target: Target | None = None
 
 
 class Unreachable(msgspec.Struct, frozen=True, tag="unreachable"):
@@ -82,8 +80,3 @@ Said = Progress | Accepted | Refused | Unreachable | Broken | Done
 ENCODER: Final = msgspec.json.Encoder()
 ASK_DECODER: Final = msgspec.json.Decoder(Ask)
 SAID_DECODER: Final = msgspec.json.Decoder(Said)
-
-
-def key_of(description: Description) -> Key:
-    """Kind and name."""
-    return description.kind, description.name

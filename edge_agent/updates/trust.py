@@ -48,8 +48,11 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Refusal], ...]] = (
 
 
 class Word(NamedTuple):
-    """What both repositories say, verified and in force: the director's orders, the image's under
-    the same paths, and what could not be found out about single ones."""
+    """What both repositories say, verified and in force.
+
+    The director's orders, what the image repository says under the same paths, and which single
+    paths are refused already.
+    """
 
     orders: list[Target]
     published: dict[str, Target]
@@ -77,10 +80,11 @@ class Repositories:
         director = self._opened(DIRECTOR, ask.director_root, f"{DIRECTOR}/{ask.device}", now_ms)
         image = self._opened(IMAGE, ask.image_root, IMAGE, now_ms)
         self._refresh(DIRECTOR, director)
-        orders = self._orders(director)
+        word = self._orders(director)
         self._refresh(IMAGE, image)
         after = before.with_versions({DIRECTOR: director.mark(), IMAGE: image.mark()}, now_ms)
-        return after, _published(image, orders)
+        _ask_published(image, word)
+        return after, word
 
     def _opened(self, name: str, root: str, place: str, now_ms: int) -> "_Repository":
         try:
@@ -100,20 +104,26 @@ class Repositories:
         with _told(name):
             repository.refresh()
 
-    def _orders(self, director: "_Repository") -> list[Target]:
-        """What the director orders; a set that is another device's is not even remembered.
+    def _orders(self, director: "_Repository") -> Word:
+        """What the director orders; one order that cannot be read costs only itself."""
+        self._require_own(director)
+        word = Word([], {}, {})
+        for target in director.orders():
+            try:
+                word.orders.append(_parsed(target))
+            except UpdateRefused as error:
+                word.refused[target.path] = error
+        return word
 
-        Its versions would otherwise keep out this device's own for good.
-        """
-        try:
-            if director.device not in {None, self._ask.device}:
-                raise UpdateRefused(
-                    Refusal.WRONG_DEVICE, DIRECTOR, _("meant for {device!r}").format(device=director.device)
-                )
-            return [_parsed(target) for target in director.orders()]
-        except UpdateRefused:
+    def _require_own(self, director: "_Repository") -> None:
+        """A set that is another device's is not even remembered: its versions would keep out our own."""
+        if director.device != self._ask.device:
             shutil.rmtree(self._folder / "metadata" / DIRECTOR, ignore_errors=True)
-            raise
+            raise UpdateRefused(
+                Refusal.WRONG_DEVICE,
+                DIRECTOR,
+                _("the whole set is meant for {device!r}").format(device=director.device),
+            )
 
 
 class _Repository(Updater):
@@ -171,18 +181,17 @@ class _Fetcher(FetcherInterface):
             raise tuf_errors.DownloadError(str(error)) from error
 
 
-def _published(image: _Repository, orders: list[Target]) -> Word:
-    """What the image repository says about each of ``orders``; one that cannot be told costs only itself."""
-    word = Word(orders, {}, {})
-    for order in orders:
+def _ask_published(image: _Repository, word: Word) -> None:
+    """Look each order up in the image repository; one that cannot be told costs only itself."""
+    for order in list(word.orders):
         try:
             with _told(order.path):
                 found = image.get_targetinfo(order.path)
             if found is not None:
                 word.published[order.path] = _parsed(found)
         except UpdateRefused as error:
+            word.orders.remove(order)
             word.refused[order.path] = error
-    return word
 
 
 def _parsed(target: TargetFile) -> Target:
