@@ -1,8 +1,9 @@
 """The command line of the agent.
 
 ``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says what would keep it
-from running. Exit codes: 0 well, 1 a fault of the agent, 2 wrong usage, 3 configuration, 4 identity,
-5 model, 6 data folder in use.
+from running; ``edge-agent update …`` shows and applies signed updates. Exit codes: 0 well, 1 a fault of
+the agent, 2 wrong usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update refused or
+failed.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge_agent import AGENT
-from edge_agent.errors import AgentError, ConfigError, FolderInUse, IdentityError, InferenceError
+from edge_agent.errors import AgentError, ConfigError, FolderInUse, IdentityError, InferenceError, UpdateError
 from fleet_protocol.texts import _
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ EXIT_CODES: Final[tuple[tuple[type[AgentError], int], ...]] = (
     (IdentityError, 4),
     (InferenceError, 5),
     (FolderInUse, 6),
+    (UpdateError, 7),
     (AgentError, 1),
 )
 
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _COMMANDS[options.command](options.config)
+        return _COMMANDS[options.command](options)
     except AgentError as error:
         sys.stderr.write(f"edge-agent: {error}\n")
         return _exit_code(error)
@@ -46,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edge-agent", description=_("The Argan agent of one device."))
     parser.add_argument("--version", action="version", version=AGENT)
     commands = parser.add_subparsers(dest="command", required=True)
+    from edge_agent.updates.command import add_to
+
+    add_to(commands)
     for name, text in (
         ("run", _("run the agent")),
         ("check", _("check configuration, identity and models")),
@@ -55,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(file: Path) -> int:
+def _run(options: argparse.Namespace) -> int:
     from edge_agent.agent import Agent
     from edge_agent.clock import Clock, boot_id
     from edge_agent.config import load
@@ -64,7 +69,7 @@ def _run(file: Path) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    config = load(file)
+    config = load(options.config)
     clock = Clock(boot_id())
     identity = load_identity(config.device, config.broker)
     _until_signal(Agent(config, identity, clock))
@@ -96,11 +101,11 @@ async def _cancelled_by_signal(agent: "Agent") -> None:
         logging.getLogger("edge_agent").info(_("stopped"))
 
 
-def _check(file: Path) -> int:
+def _check(options: argparse.Namespace) -> int:
     """Say everything that is wrong, and what to do; the first decides the exit code."""
     from edge_agent.check import problems
 
-    found = problems(file)
+    found = problems(options.config)
     for problem in found:
         sys.stdout.write(f"{problem}\n")
     if not found:
@@ -112,7 +117,13 @@ def _exit_code(error: AgentError) -> int:
     return next(code for family, code in EXIT_CODES if isinstance(error, family))
 
 
-_COMMANDS: Final = {"run": _run, "check": _check}
+def _update(options: argparse.Namespace) -> int:
+    from edge_agent.updates.command import run
+
+    return run(options)
+
+
+_COMMANDS: Final = {"run": _run, "check": _check, "update": _update}
 
 
 def command() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +26,14 @@ from edge_agent.tasks import Work
 from edge_agent.telemetry.recorder import Recorder
 from edge_agent.telemetry.sender import Limits, Sender
 from edge_agent.telemetry.store import Store
-from fleet_protocol.messages import ModelReport
+from edge_agent.updates import records
+from edge_agent.updates.executor import Executor, Terms
+from edge_agent.updates.records import Installed
+from edge_agent.updates.store import Store as Artifacts
+from edge_agent.updates.updates import Updates, folder_of
+from fleet_protocol.messages import Hint, Message, ModelReport
 from fleet_protocol.texts import _
+from fleet_protocol.topics import Channel
 
 if TYPE_CHECKING:
     from edge_agent.pipeline.pipeline import Pipeline
@@ -47,14 +54,20 @@ class Agent:
         self.health: Final = HealthBoard(clock)
         self.store: Final = Store(config.data, config.spool.max_bytes, clock, self.health)
         self._sender = Sender(self.store, clock, self.health, limits)
-        self._models = Models(config.models, self.health, config.time_factor)
+        self._artifacts = Artifacts(folder_of(config))
+        self._executor: Executor | None = None
+        self._models = Models(
+            config.models, self.health, config.time_factor, self._artifacts, self._installed
+        )
+        self.updates: Final = Updates(config, config.updates, clock, self.health) if config.updates else None
         self._keeper = Keeper(config.data, clock)
         self._sensors = [_sensor(each, clock, config.time_factor) for each in config.sensors]
 
     async def run(self) -> None:
         """Run until cancelled."""
         config = self._config
-        with _alone_in(config.data):
+        with alone_in(config.data):
+            self._open_updates()
             recorder = Recorder(self._clock, self.store, self.health, config.spool.flush_interval_s)
             try:
                 await self.store.open()
@@ -72,12 +85,33 @@ class Agent:
             await self._keeper.save()
             self._models.close()
 
+    def _open_updates(self) -> None:
+        """Read what is installed; only once nobody else can write it."""
+        config = self._config
+        if self.updates is not None:
+            self._executor = open_executor(config, self._artifacts, self._clock)
+            self.updates.take(self._executor)
+
+    def _installed(self) -> Installed:
+        if self._executor is not None:
+            return self._executor.installed
+        return records.load(folder_of(self._config), Installed)
+
     def _tasks(self, recorder: Recorder) -> dict[str, Work]:
         config = self._config
-        reporter = Reporter(config, self._clock, self.health, self.store, self._sensors)
+        updates = self.updates
+        reporter = Reporter(
+            config,
+            self._clock,
+            self.health,
+            self.store,
+            self._sensors,
+            updates.reports if updates else list,
+        )
 
         def use(pipeline: "Pipeline", models: list[ModelReport]) -> None:
-            self._keeper.take(pipeline)
+            if recorder.pipeline is not pipeline:
+                self._keeper.take(pipeline)
             recorder.pipeline, reporter.models = pipeline, models
             self.health.changed.set()
 
@@ -94,10 +128,43 @@ class Agent:
             ).run
             for sensor, asked in zip(self._sensors, config.sensors, strict=True)
         }
-        models: dict[str, Work] = (
-            {"models": lambda: self._models.run(use), "memory": self._keeper.run} if config.models else {}
-        )
-        return {"recorder": recorder.run, "uplink": uplink.run, **models, **pollers}
+        models: dict[str, Work] = {}
+        if config.models or updates or self._installed().slots:
+            models = {"models": lambda: self._models.run(use), "memory": self._keeper.run}
+        return {
+            "recorder": recorder.run,
+            "uplink": uplink.run,
+            **models,
+            **(self._update_tasks(updates, recorder, uplink) if updates else {}),
+            **pollers,
+        }
+
+    def _update_tasks(self, updates: Updates, recorder: Recorder, uplink: Uplink) -> dict[str, Work]:
+        def hinted(message: Message) -> None:
+            if isinstance(message, Hint):
+                updates.hint(message.version)
+
+        uplink.listen(Channel.HINT, hinted)
+        return {
+            "updates.look": updates.watch,
+            "updates.work": partial(updates.work, self._models),
+            "updates.events": partial(updates.events, recorder.tell),
+        }
+
+
+def open_executor(config: Config, artifacts: Artifacts, clock: Clock) -> Executor:
+    """The updates of ``config``'s device as they were written down; the data folder must be held.
+
+    Raises:
+        ConfigError: it has no ``[updates]``.
+        UpdateBroken: what was written down can neither be read nor set aside.
+    """
+    settings = config.updates
+    if settings is None:
+        raise ConfigError(_("the configuration has no [updates]; enroll the device with a server that has"))
+    terms = Terms(settings.probation_s, settings.probation_windows)
+    metrics = frozenset(metric for sensor in config.sensors for metric in sensor.metrics)
+    return Executor(folder_of(config), artifacts, clock, terms, metrics)
 
 
 def _sensor(config: SensorConfig, clock: Clock, time_factor: float) -> Sensor:
@@ -109,7 +176,7 @@ def _sensor(config: SensorConfig, clock: Clock, time_factor: float) -> Sensor:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Hold the data folder: two agents in one would send everything twice and fight for the session."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -126,6 +126,24 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     isolation: Literal["worker", "none"] = "worker"
 
 
+class Updates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where signed updates come from, and how a new version has to prove itself.
+
+    ``image_root`` and ``director_root`` are the root metadata that this device was given when it was
+    enrolled. It looks every ``poll_interval_s`` and when it is hinted at; after a failure at most
+    ``retry_cap_s`` later. A new version is on probation for at least ``probation_s`` seconds and
+    ``probation_windows`` answers.
+    """
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?\Z", max_length=500)]
+    image_root: Path
+    director_root: Path
+    poll_interval_s: Annotated[float, msgspec.Meta(ge=1.0, le=2_592_000.0)] = 3600.0
+    retry_cap_s: Seconds = 900.0
+    probation_s: Annotated[float, msgspec.Meta(ge=0.0, le=2_592_000.0)] = 300.0
+    probation_windows: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 8
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration.
 
@@ -140,6 +158,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     spool: Spool = Spool()
     sensors: tuple[SensorConfig, ...] = ()
     models: tuple[Model, ...] = ()
+    updates: Updates | None = None
 
 
 METRIC_KINDS: Final[dict[KindName, MetricKind]] = {

@@ -17,9 +17,14 @@
     ├── SpoolError           the store for unsent data failed
     │   ├── SpoolUnwritable  no room, or the medium refuses writes
     │   └── SpoolCorrupt     the file is no spool of this version
-    └── LinkError            no session with the broker
-        ├── LinkDown         it cannot be reached, or the session broke
-        └── LinkRefused      it, or its certificate check, said no
+    ├── LinkError            no session with the broker
+    │   ├── LinkDown         it cannot be reached, or the session broke
+    │   └── LinkRefused      it, or its certificate check, said no
+    └── UpdateError          an update did not come about
+        ├── UpdateRefused    it must not be accepted; says the class of attack or accident
+        ├── UpdateUnreachable  the update server did not answer, or a bundle cannot be read
+        ├── UpdateUnfit      it does not fit what else is installed or configured here
+        └── UpdateBroken     the device's own record of updates cannot be read or written
 
 ``code`` is the health code that a failure of the family raises, where there is one.
 """
@@ -31,6 +36,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from edge_agent.sensors.base import Sample
+    from fleet_protocol.targets import Refusal
 
 
 class AgentError(Exception):
@@ -133,3 +139,40 @@ class LinkRefused(LinkError):
     """The broker, or one of the two certificate checks, said no; it is tried again, seldom."""
 
     code = "link.refused"
+
+
+class UpdateError(AgentError):
+    """An update did not come about; what ran before goes on running."""
+
+
+class UpdateRefused(UpdateError):
+    """What was offered must not be accepted.
+
+    ``scope`` says of what: a repository (``image``, ``director``) or an artifact's path.
+    """
+
+    code = "update.refused"
+
+    def __init__(self, refusal: "Refusal", scope: str, detail: str) -> None:
+        super().__init__(f"{scope}: {detail}")
+        self.refusal = refusal
+        self.scope = scope
+        self.detail = detail
+
+
+class UpdateUnreachable(UpdateError):
+    """The update server did not answer, or a bundle cannot be read; it is tried again."""
+
+    code = "update.unreachable"
+
+
+class UpdateUnfit(UpdateError):
+    """The artifact does not fit what else is installed or configured here; that is no fault of its own."""
+
+    code = "update.failed"
+
+
+class UpdateBroken(UpdateError):
+    """The device's own record of updates cannot be read or written."""
+
+    code = "update.failed"

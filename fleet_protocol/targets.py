@@ -11,15 +11,18 @@ does not go back.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
 from fleet_protocol.errors import TargetError
 from fleet_protocol.manifest import Digest, Identifier, Manifest, Positive, Runtime
 from fleet_protocol.messages import Name
-from fleet_protocol.policy import Policy
 from fleet_protocol.texts import _, mark
+
+if TYPE_CHECKING:
+    # CEL takes a dozen MiB; whoever only verifies or reports does not need it.
+    from fleet_protocol.policy import Policy
 
 MAX_ARTIFACT: Final = 256 * 1024 * 1024
 """Bytes of one artifact; a device's profile may ask for less."""
@@ -202,7 +205,7 @@ def describe_model(manifest: Manifest) -> Description:
     )
 
 
-def describe_policy(policy: Policy) -> Description:
+def describe_policy(policy: "Policy") -> Description:
     """The description of a policy."""
     return Description(
         kind=Kind.POLICY,

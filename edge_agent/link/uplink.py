@@ -5,6 +5,7 @@ Runs for as long as the agent does, with or without a broker.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from edge_agent.backoff import FullJitter
@@ -14,7 +15,7 @@ from edge_agent.service.health import HealthBoard
 from edge_agent.tasks import together
 from edge_agent.telemetry.sender import Sender
 from fleet_protocol.errors import MessageError
-from fleet_protocol.messages import Ack, decode
+from fleet_protocol.messages import Ack, Message, decode
 from fleet_protocol.texts import _
 from fleet_protocol.topics import Channel
 
@@ -54,8 +55,13 @@ class Uplink:
         self._sender = sender
         self._speaker = speaker
         self._health = health
+        self._listeners: dict[Channel, Callable[[Message], None]] = {}
         self._cut_short = 0
         self._backoff = FullJitter(min(_FIRST_WAIT_S, reconnect_cap_s), reconnect_cap_s)
+
+    def listen(self, channel: Channel, hear: Callable[[Message], None]) -> None:
+        """From the next session on, hand what comes on ``channel`` to ``hear``."""
+        self._listeners[channel] = hear
 
     async def run(self) -> None:
         """Hold a session whenever there can be one."""
@@ -70,7 +76,8 @@ class Uplink:
         speaker = self._speaker
         will, farewell = speaker.status(online=False), lambda: speaker.status(online=False)
         async with self._transport.connect(will, farewell) as connection:
-            await connection.subscribe(Channel.ACK)
+            for channel in (Channel.ACK, *self._listeners):
+                await connection.subscribe(channel)
             await connection.publish(Channel.STATUS, speaker.status(online=True))
             self._cut_short += 1
             self._health.clear(LinkDown.code)
@@ -102,6 +109,8 @@ class Uplink:
                 continue
             if isinstance(content, Ack):
                 self._sender.hear(content)
+            elif message.channel in self._listeners:
+                self._listeners[message.channel](content)
 
     def _suspected(self, error: LinkError) -> LinkError:
         """Mosquitto 2.0 takes a session over without a word; that it keeps ending is all there is to see."""

@@ -6,10 +6,10 @@ with every reading. A file that cannot be used is left out: the windows then sta
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 from typing import Final, Protocol
 
+from edge_agent import durable
 from edge_agent.clock import Clock
 from edge_agent.pipeline.memory import MAX_BYTES, Memory, ModelMemory, decode, encode, shift_ms
 from fleet_protocol.texts import _
@@ -73,7 +73,7 @@ class Keeper:
         content = encode(Memory(1, self._clock.now(), models))
         try:
             async with self._one_at_a_time:
-                await asyncio.to_thread(_write, self._file, content)
+                await asyncio.to_thread(durable.write, self._file, content)
         except OSError as error:
             _LOG.warning(
                 _("{file} cannot be written: {reason}").format(file=self._file, reason=error.strerror)
@@ -84,17 +84,3 @@ class Keeper:
     def _read(self) -> bytes:
         with self._file.open("rb") as file:
             return file.read(MAX_BYTES)
-
-
-def _write(file: Path, content: bytes) -> None:
-    draft = file.with_name(file.name + ".draft")
-    with draft.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

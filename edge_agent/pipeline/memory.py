@@ -5,11 +5,20 @@ restart. Times are on the monotonic clock of one boot; after another boot they a
 the wall clock, if both boots could trust it.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
 
+from fleet_protocol.manifest import Feature
 from fleet_protocol.messages import ClockState, TimeBase
+
+FLOAT32_BYTES: Final = 4
+"""Bytes of a ring's value."""
+
+MAX_HELD: Final = 4
+"""Buckets in a row that hold an old value; one lost poll or three are no reason to start anew."""
 
 MAX_BYTES: Final = 16 * 2**20
 """Far above what the largest windows take; a larger file is not ours."""
@@ -20,6 +29,10 @@ class MetricMemory(msgspec.Struct, array_like=True, frozen=True):
 
     latest: float
     held: Annotated[int, msgspec.Meta(ge=0)]
+
+
+UNSEEN: Final = MetricMemory(math.nan, MAX_HELD)
+"""A metric that was never measured: it has nothing to hold."""
 
 
 class WindowsMemory(msgspec.Struct, array_like=True, frozen=True):
@@ -38,14 +51,27 @@ class RuleMemory(msgspec.Struct, array_like=True, frozen=True):
     quiet_until_ms: float | None
 
 
+class Layout(msgspec.Struct, array_like=True, frozen=True):
+    """What the rings of a :class:`WindowsMemory` hold: one metric a ring, one value a step."""
+
+    step_s: float
+    rings: list[str]
+
+
 class ModelMemory(msgspec.Struct, array_like=True, frozen=True):
-    """One model's memory; it fits the model of this manifest and the policy of this name alone."""
+    """One model's memory.
+
+    Rules fit the policy of this name alone. Windows fit the model of this manifest, and through
+    ``layout`` a successor of the same ``name`` that looks at the same metrics in the same step.
+    """
 
     digest: str
     policy: str
     windows: WindowsMemory | None
     answered: int
     rules: list[RuleMemory]
+    name: str = ""
+    layout: Layout | None = None
 
 
 class Memory(msgspec.Struct, array_like=True, frozen=True):
@@ -54,6 +80,32 @@ class Memory(msgspec.Struct, array_like=True, frozen=True):
     format: Annotated[int, msgspec.Meta(ge=1, le=1)]
     at: TimeBase
     models: list[ModelMemory]
+
+
+def refit(
+    memory: WindowsMemory, layout: Layout, step_s: float, features: Sequence[Feature]
+) -> WindowsMemory | None:
+    """``memory`` as windows for other ``features`` would have it; none where the step is another one.
+
+    A model that looks back eight days would otherwise be blind for eight days after its update. What
+    is too short stays short and fills up; a metric that was not looked at before begins empty.
+
+    Raises:
+        ValueError: ``memory`` is not of ``layout``.
+    """
+    if layout.step_s != step_s:
+        return None
+    longest: dict[str, bytes] = {}
+    for metric, values in zip(layout.rings, memory.rings, strict=True):
+        longest[metric] = max(longest.get(metric, b""), values, key=len)
+    metrics = dict(zip(dict.fromkeys(layout.rings), memory.metrics, strict=True))
+    wanted = dict.fromkeys(feature.metric for feature in features)
+    return WindowsMemory(
+        memory.start_ms,
+        memory.bucket,
+        [longest.get(feature.metric, b"")[-FLOAT32_BYTES * feature.window :] for feature in features],
+        [metrics.get(metric, UNSEEN) for metric in wanted],
+    )
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(Memory)

@@ -4,6 +4,8 @@ Decides nothing itself: when to ask is :mod:`windows`, what it means is :mod:`ru
 the session, and what goes wrong becomes a health code while the readings flow on.
 """
 
+# ruff: noqa: SLF001 - a successor looks into its predecessor, which is of its own class
+
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
@@ -12,6 +14,7 @@ from edge_agent.errors import InferenceError, ModelRefused
 from edge_agent.inference.session import Answer, Session
 from edge_agent.pipeline.memory import ModelMemory
 from edge_agent.pipeline.rules import Rules
+from edge_agent.pipeline.vitals import Pulse, Vitals
 from edge_agent.pipeline.windows import Due, Windows
 from edge_agent.sensors.base import Sample
 from fleet_protocol.messages import Event, Inference, Quality, Severity
@@ -58,6 +61,8 @@ class Pipeline:
 
     def __init__(self, models: Sequence[Model], health: Health, time_factor: float = 1.0) -> None:
         """Watch with ``models``, in a world that runs ``time_factor`` times as fast."""
+        self._health: Final = health
+        self._time_factor: Final = time_factor
         self._watches: Final = [_Watch(model, health, time_factor) for model in models]
 
     def process(self, samples: list[Sample], mono_ms: int) -> Processed:
@@ -73,10 +78,34 @@ class Pipeline:
 
     def restore(self, models: list[ModelMemory], shift_ms: int) -> None:
         """Take over what fits a model and its policy, with times moved by ``shift_ms``."""
-        remembered = {memory.digest: memory for memory in models}
+        by_digest = {memory.digest: memory for memory in models}
+        by_name = {memory.name: memory for memory in models if memory.name}
         for watch in self._watches:
-            if watch.digest in remembered:
-                watch.restore(remembered[watch.digest], shift_ms)
+            memory = by_digest.get(watch.digest) or by_name.get(watch.name)
+            if memory is not None:
+                watch.restore(memory, shift_ms)
+
+    def replace(self, model: Model) -> None:
+        """Let ``model`` take the place of the one of its name, between two samples; or join.
+
+        It goes on in the middle of a bucket with what the one before has seen, so that no sample is
+        lost and no window is answered twice.
+        """
+        watch = _Watch(model, self._health, self._time_factor)
+        for place, before in enumerate(self._watches):
+            if before.name == watch.name:
+                watch.succeed(before)
+                self._watches[place] = watch
+                return
+        self._watches.append(watch)
+
+    def remove(self, name: str) -> None:
+        """Watch no more with the model called ``name``."""
+        self._watches[:] = [watch for watch in self._watches if watch.name != name]
+
+    def vitals(self, name: str) -> Vitals:
+        """How the model called ``name`` has done since it took its place, with the policy that it has."""
+        return next((watch.pulse.read() for watch in self._watches if watch.name == name), Vitals())
 
 
 class _Watch:
@@ -93,6 +122,8 @@ class _Watch:
         self._answered = -1
         self._ill = ""
         self._rule_failed = False
+        self._alarm: Final = self._manifest.output.alarm_label
+        self.pulse: Final = Pulse()
 
     def process(self, samples: list[Sample], mono_ms: int, processed: Processed) -> None:
         windows = self._windows
@@ -108,6 +139,21 @@ class _Watch:
         """Which model this is."""
         return self._session.digest
 
+    @property
+    def name(self) -> str:
+        """The model's name, which its successors share."""
+        return self._manifest.name
+
+    def succeed(self, before: "_Watch") -> None:
+        """Go on where ``before`` is."""
+        self._windows.succeed(before._windows)
+        self._answered = before._answered
+        self._ill, self._rule_failed = before._ill, before._rule_failed
+        if self._rules is not None and before._rules is not None:
+            self._rules.succeed(before._rules)
+        elif before._rule_failed:
+            self._tell([])
+
     def memory(self) -> ModelMemory:
         rules = self._rules
         return ModelMemory(
@@ -116,12 +162,19 @@ class _Watch:
             self._windows.memory(),
             self._answered,
             rules.memory() if rules else [],
+            self.name,
+            self._windows.layout,
         )
 
     def restore(self, memory: ModelMemory, shift_ms: int) -> None:
         if memory.windows is None:
             return
-        self._windows.restore(memory.windows, shift_ms)
+        if memory.digest == self.digest:
+            self._windows.restore(memory.windows, shift_ms)
+        elif memory.layout is None or not self._windows.restore_other(
+            memory.windows, memory.layout, shift_ms
+        ):
+            return
         self._answered = memory.answered
         if self._rules is not None and self._rules.name == memory.policy:
             self._rules.restore(memory.rules, shift_ms)
@@ -141,6 +194,7 @@ class _Watch:
         try:
             answer = self._session.infer(due.windows)
         except InferenceError as error:
+            self.pulse.failed()
             code = error.code or ModelRefused.code
             if self._ill and self._ill != code:
                 self._health.clear(self._ill, subject=name)
@@ -150,6 +204,7 @@ class _Watch:
         if self._ill:
             self._health.clear(self._ill, subject=name)
             self._ill = ""
+        self.pulse.answered(answer.score, answer.latency_us, alarm=answer.label == self._alarm)
         return answer
 
     def _judge(self, answer: Answer, due: Due, mono_ms: int, events: list[Event]) -> bool:
@@ -164,6 +219,7 @@ class _Watch:
         facts["score"] = answer.score
         facts["confidence"] = answer.confidence
         verdict = self._rules.judge(facts, mono_ms)
+        self.pulse.judged(raised=bool(verdict.events), unclear=bool(verdict.failures))
         if verdict.events:
             events.extend(self._event(rule, answer, due) for rule in verdict.events)
         if verdict.failures or self._rule_failed:

@@ -1,5 +1,7 @@
 """What a policy makes of a model's answers, window after window: streaks, pauses, failures. Pure."""
 
+# ruff: noqa: SLF001 - a successor looks into its predecessor, which is of its own class
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,6 +87,17 @@ class Rules:
             mine.streak = before.streak
             if before.quiet_until_ms is not None:
                 mine.quiet_until_ms = before.quiet_until_ms + shift_ms
+
+    def succeed(self, before: "Rules") -> None:
+        """Go on where another policy is, rule by rule of the same name: nobody is told twice."""
+        known = {
+            rule.name: memory
+            for rule, memory in zip(before._policy.policy.rules, before._memories, strict=True)
+        }
+        for rule, memory in zip(self._policy.policy.rules, self._memories, strict=True):
+            if rule.name in known:
+                memory.streak = known[rule.name].streak
+                memory.quiet_until_ms = known[rule.name].quiet_until_ms
 
     def interrupt(self) -> None:
         """A window had no answer: what held before it holds no longer in a row."""

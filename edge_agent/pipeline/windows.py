@@ -8,25 +8,22 @@ The grid is laid by the first sample, so that a sensor read once a step gives ev
 sample; see :data:`PHASE`.
 """
 
+# ruff: noqa: SLF001 - a successor looks into its predecessor, which is of its own class
+
 import math
 from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from edge_agent.pipeline.memory import MetricMemory, WindowsMemory
+from edge_agent.pipeline.memory import FLOAT32_BYTES, MAX_HELD, Layout, MetricMemory, WindowsMemory, refit
 from fleet_protocol.manifest import Feature
 from fleet_protocol.texts import _
-
-MAX_HELD: Final = 4
-"""Buckets in a row that hold an old value; one lost poll or three are no reason to start anew."""
 
 PHASE: Final = 0.75
 """Where in its bucket the first sample lies. A sensor read once a step may then be up to a quarter
 of a step late and still meet its own bucket, and the answer waits only that quarter for it."""
 
 _MS_PER_S: Final = 1000.0
-
-_FLOAT32_BYTES: Final = 4
 
 _LARGEST: Final = 3.4028234663852886e38
 """What float32 can hold; a larger sample is no measurement."""
@@ -100,6 +97,10 @@ class _Metric:
         self._sum += value
         self._samples += 1
 
+    def take_open(self, other: "_Metric") -> None:
+        """Go on with the open bucket of ``other``."""
+        self._sum, self._samples = other._sum, other._samples
+
     def memory(self) -> MetricMemory:
         return MetricMemory(self.latest, self._held)
 
@@ -127,6 +128,8 @@ class Windows:
 
     def __init__(self, features: Sequence[Feature], step_s: float, time_factor: float = 1.0) -> None:
         """Prepare for ``features`` in steps of ``step_s`` s, in a world ``time_factor`` times as fast."""
+        self._features: Final = features
+        self._step_s: Final = step_s
         self._step_ms: Final = step_s * _MS_PER_S / time_factor
         self._rings: Final = [_Ring(feature.window) for feature in features]
         self._metrics: Final[dict[str, _Metric]] = {}
@@ -182,6 +185,33 @@ class Windows:
             [metric.memory() for metric in self._metrics.values()],
         )
 
+    @property
+    def layout(self) -> Layout:
+        """What the rings of its memory hold."""
+        return Layout(self._step_s, [feature.metric for feature in self._features])
+
+    def succeed(self, before: "Windows") -> None:
+        """Go on in the middle of a bucket where ``before`` is, as far as what it has fits."""
+        memory = before.memory()
+        fitting = refit(memory, before.layout, self._step_s, self._features) if memory else None
+        if fitting is None:
+            return
+        self.restore(fitting, 0)
+        for name, metric in self._metrics.items():
+            if name in before._metrics:
+                metric.take_open(before._metrics[name])
+
+    def restore_other(self, memory: WindowsMemory, layout: Layout, shift_ms: int) -> bool:
+        """Go on where windows of other features left off; whether anything fits.
+
+        Raises:
+            ValueError: ``memory`` is not of ``layout``.
+        """
+        fitting = refit(memory, layout, self._step_s, self._features)
+        if fitting is not None:
+            self.restore(fitting, shift_ms)
+        return fitting is not None
+
     def restore(self, memory: WindowsMemory, shift_ms: int) -> None:
         """Go on where windows of the same features left off; what was in the open bucket is gone.
 
@@ -191,7 +221,7 @@ class Windows:
             ValueError: it is not of these features.
         """
         fits = len(memory.rings) == len(self._rings) and len(memory.metrics) == len(self._metrics)
-        if not fits or any(len(values) % _FLOAT32_BYTES for values in memory.rings):
+        if not fits or any(len(values) % FLOAT32_BYTES for values in memory.rings):
             raise ValueError(_("it remembers windows of other features"))
         self._end_ms = memory.start_ms + shift_ms + self._step_ms
         self._start_ms = memory.start_ms + shift_ms

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from edge_agent import AGENT
@@ -11,7 +11,7 @@ from edge_agent.config import Config
 from edge_agent.sensors.base import Sensor
 from edge_agent.service.health import HealthBoard
 from edge_agent.telemetry.store import Store
-from fleet_protocol.messages import ModelReport, Reported, SensorReport, Status, encode
+from fleet_protocol.messages import ModelReport, Reported, SensorReport, Status, UpdateReport, encode
 from fleet_protocol.topics import Channel
 
 REPORT_INTERVAL_S: Final = 60.0
@@ -19,6 +19,10 @@ REPORT_INTERVAL_S: Final = 60.0
 
 _SETTLE_S: Final = 0.2
 """Several codes change together; they are reported together."""
+
+
+_MAX_UPDATES: Final = 128
+"""As many as a report has room for."""
 
 
 class Publisher(Protocol):
@@ -41,11 +45,13 @@ class Reporter:
         health: HealthBoard,
         store: Store,
         sensors: Sequence[Sensor],
+        updates: Callable[[], list[UpdateReport]] = list,
     ) -> None:
         self._config = config
         self._clock = clock
         self._health = health
         self._store = store
+        self._updates = updates
         self._sensors = [
             SensorReport(
                 name=sensor.name, kind=sensor.kind, metrics=[metric.name for metric in sensor.metrics]
@@ -78,6 +84,7 @@ class Reporter:
             models=list(self.models),
             health=self._health.reports(),
             spool=await self._store.report(),
+            updates=self._updates()[:_MAX_UPDATES],
         )
 
     async def run(self, connection: Publisher) -> None:

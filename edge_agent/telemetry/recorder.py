@@ -75,6 +75,11 @@ class Recorder:
             self._watch_clock()
             await self.flush()
 
+    async def tell(self, event: Event) -> None:
+        """Record an event of the agent itself, at once."""
+        self._batcher.add_events([event], self._clock.mono_ms())
+        await self.flush()
+
     async def flush(self) -> None:
         """Commit everything that was taken so far."""
         async with self._one_at_a_time:

@@ -1,0 +1,69 @@
+"""How a model and its policy do while they run: what is counted, and by whom it is counted."""
+
+import math
+from collections import deque
+from typing import Annotated, Final
+
+import msgspec
+
+from fleet_protocol.messages import Count
+
+MAX_LATENCIES: Final = 64
+"""The last ones, of which the median is taken."""
+
+
+class Vitals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How one version has done so far.
+
+    ``answers`` and ``failures`` are windows with and without an answer; ``alarms`` the answers with
+    the alarm's label; ``latencies_us`` the last ones. ``raised`` are windows in which the policy
+    raised an event, ``unclear`` those in which one of its rules could not be evaluated.
+    """
+
+    answers: Count = 0
+    failures: Count = 0
+    alarms: Count = 0
+    raised: Count = 0
+    unclear: Count = 0
+    latencies_us: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_LATENCIES)] = ()
+
+    def plus(self, later: "Vitals") -> "Vitals":
+        """These and what came ``later``."""
+        return Vitals(
+            answers=self.answers + later.answers,
+            failures=self.failures + later.failures,
+            alarms=self.alarms + later.alarms,
+            raised=self.raised + later.raised,
+            unclear=self.unclear + later.unclear,
+            latencies_us=(*self.latencies_us, *later.latencies_us)[-MAX_LATENCIES:],
+        )
+
+
+class Pulse:
+    """Counts the vitals of one version while it runs; cheap enough for every window."""
+
+    def __init__(self) -> None:
+        self._counts: Final = dict.fromkeys(("answers", "failures", "alarms", "raised", "unclear"), 0)
+        self._latencies_us: Final[deque[int]] = deque(maxlen=MAX_LATENCIES)
+
+    def answered(self, score: float, latency_us: int, *, alarm: bool) -> None:
+        """A window got an answer; one whose score is no number is none."""
+        if not math.isfinite(score):
+            self.failed()
+            return
+        self._counts["answers"] += 1
+        self._counts["alarms"] += alarm
+        self._latencies_us.append(latency_us)
+
+    def failed(self) -> None:
+        """A window got no answer."""
+        self._counts["failures"] += 1
+
+    def judged(self, *, raised: bool, unclear: bool) -> None:
+        """The policy has seen an answer."""
+        self._counts["raised"] += raised
+        self._counts["unclear"] += unclear
+
+    def read(self) -> Vitals:
+        """All since the beginning."""
+        return Vitals(**self._counts, latencies_us=tuple(self._latencies_us))

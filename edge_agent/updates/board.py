@@ -1,0 +1,34 @@
+"""Whether an artifact fits this board, before it is fetched: by its profile, machine and runtimes."""
+
+import importlib.util
+import os
+
+from edge_agent.inference.session import PACKAGES
+from fleet_protocol.targets import Description
+from fleet_protocol.texts import _
+
+
+def problems(description: Description, profile: str) -> list[str]:
+    """Why an artifact so described must not run on this board; empty where it may."""
+    requires = description.requires
+    found = []
+    if requires.profiles and profile not in requires.profiles:
+        found.append(
+            _("made for {profiles}, this board is {profile}").format(
+                profiles=", ".join(requires.profiles), profile=profile
+            )
+        )
+    machine = os.uname().machine
+    if requires.machines and machine not in requires.machines:
+        found.append(
+            _("made for {machines}, this board is {machine}").format(
+                machines=", ".join(requires.machines), machine=machine
+            )
+        )
+    if requires.runtimes and not any(importlib.util.find_spec(PACKAGES[each]) for each in requires.runtimes):
+        found.append(
+            _("it needs {runtimes}, which is not installed here").format(
+                runtimes=_(" or ").join(requires.runtimes)
+            )
+        )
+    return found

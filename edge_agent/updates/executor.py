@@ -1,0 +1,344 @@
+"""Carries updates through their states: the next state is on the disk before its act begins.
+
+Every act can be done again: after a power cut the journal says which one was under way, and it is
+begun anew. ``installed.json`` is the one switch between old and new; it is replaced whole, so the
+device comes back with one of the two. What is begun too often without an end is given up.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from msgspec.structs import replace
+
+from edge_agent.clock import Clock
+from edge_agent.errors import InferenceError, UpdateBroken, UpdateRefused, UpdateUnfit
+from edge_agent.lineup import Choice
+from edge_agent.pipeline.vitals import Vitals
+from edge_agent.service.health import as_line
+from edge_agent.updates import records
+from edge_agent.updates.planner import Key
+from edge_agent.updates.probation import Verdict, judge
+from edge_agent.updates.records import Entry, Installed, Journal, Looked
+from edge_agent.updates.store import Store
+from fleet_protocol.targets import Kind, Refusal, Target
+from fleet_protocol.texts import _
+from fleet_protocol.update_states import UpdateState, may_follow
+
+_LOG: Final = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 3
+"""Begun so often without coming to an end, an act is what ends the agent; it is not begun again."""
+
+_S = UpdateState
+_SWITCHING: Final = frozenset({_S.ACTIVATING, _S.PROBATION, _S.ROLLING_BACK})
+_RESTING: Final = frozenset({_S.IDLE, _S.DOWNLOADING})
+"""States in which the executor has nothing to do: a look moves them on."""
+
+
+class Runner(Protocol):
+    """What the executor needs of the models that run."""
+
+    async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
+        """Open a model beside what runs, on its golden inputs. Raises InferenceError, UpdateUnfit."""
+
+    async def compile(self, model: str, choice: Choice) -> None:
+        """Compile a policy for the model that runs. Raises UpdateUnfit."""
+
+    async def bring(self, name: str) -> None:
+        """Make what is installed under a model's name run. Raises InferenceError."""
+
+    def vitals(self, name: str) -> Vitals:
+        """How what runs under a model's name has done since it took its place."""
+
+    def forget(self) -> None:
+        """Close what was examined and not brought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of probation: seconds and answers, both of them."""
+
+    least_s: float
+    least_windows: int
+
+
+class Executor:
+    """The updates of one device. One caller at a time advances it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        clock: Clock,
+        terms: Terms,
+        metrics: frozenset[str],
+    ) -> None:
+        """Read what was written down.
+
+        Raises:
+            UpdateBroken: what cannot be read cannot be set aside either.
+        """
+        self._folder: Final = folder
+        self._store: Final = store
+        self._clock: Final = clock
+        self._terms: Final = terms
+        self._metrics: Final = metrics
+        self.journal = records.load(folder, Journal)
+        self.installed = records.load(folder, Installed)
+        self.told: Callable[[Entry], None] = lambda _entry: None
+        """Is told every new state."""
+        self._watched: dict[Key, tuple[Vitals, int]] = {}
+        """Probations of this process: vitals from before it, and the monotonic ms of the last look."""
+
+    @property
+    def busy(self) -> list[Key]:
+        """What has an update under way beyond its download."""
+        return [
+            entry.target.key
+            for entry in self.journal.entries
+            if not entry.is_over and entry.state not in _RESTING
+        ]
+
+    def begin(self, target: Target) -> None:
+        """The download of ``target`` has begun."""
+        entry = self.journal.entry(target.key)
+        if entry is None or (entry.is_over or entry.target != target):
+            self._enter(target, _S.DOWNLOADING)
+
+    def accept(self, target: Target) -> None:
+        """``target`` is downloaded and verified; from here on it takes its course."""
+        self.begin(target)
+        entry = self.journal.entry(target.key)
+        if entry is not None and entry.state is _S.DOWNLOADING:
+            self._move(entry, _S.VERIFIED)
+
+    def refuse(self, target: Target, refusal: Refusal, detail: str) -> None:
+        """``target`` must not be accepted. Told once, not with every look."""
+        entry = self.journal.entry(target.key)
+        if entry is not None and entry.target == target and entry.is_over:
+            again = entry.refusal is refusal or refusal is Refusal.FAILED_HERE
+            if again and entry.state in {_S.FAILED, _S.ROLLED_BACK}:
+                return
+        if target.key not in self.busy:
+            self._enter(target, _S.FAILED, refusal=refusal, detail=as_line(detail))
+
+    def settle(self, ordered: Iterable[tuple[Kind, str, str]]) -> list[Entry]:
+        """Drop what was refused, failed or begun and is not ordered any more; what was dropped."""
+        wanted = set(ordered)
+        dropped = [
+            entry
+            for entry in self.journal.entries
+            if entry.state in {_S.FAILED, _S.DOWNLOADING}
+            and (*entry.target.key, entry.target.sha256) not in wanted
+        ]
+        if dropped:
+            kept = tuple(entry for entry in self.journal.entries if entry not in dropped)
+            self._write(replace(self.journal, entries=kept))
+        return dropped
+
+    def looked(self, looked: Looked) -> None:
+        """Write down what a look brought, if it is another than before."""
+        before = self.journal.looked
+        if (before.refused, before.problem) != (looked.refused, looked.problem):
+            self._write(replace(self.journal, looked=looked))
+
+    def resume(self) -> None:
+        """Count that what is under way is begun again; give up what was begun too often."""
+        self._watched.clear()
+        for entry in self.journal.entries:
+            if entry.target.key not in self.busy:
+                continue
+            if entry.attempts < ATTEMPTS or entry.state is _S.ROLLING_BACK:
+                self._write(self.journal.with_entry(replace(entry, attempts=entry.attempts + 1)))
+                continue
+            detail = _("begun {count} times without an end").format(count=entry.attempts)
+            if entry.state in _SWITCHING:
+                self._move(entry, _S.ROLLING_BACK, detail=detail)
+            else:
+                self._fail(entry, detail, remember=True)
+
+    async def advance(self, runner: Runner) -> bool:
+        """Begin the next act of every update that has one; whether anything moved."""
+        moved = False
+        for entry in self._due():
+            act = _ACTS[entry.state]
+            moved |= await act(self, entry, runner)
+        return moved
+
+    def sweep(self) -> None:
+        """Remove artifacts that nothing refers to; one that only does not fit yet is kept for later."""
+        failed = {each.sha256 for each in self.installed.failed}
+        wanted = {
+            target.sha256
+            for slot in self.installed.slots
+            for target in (slot.current, slot.previous)
+            if target is not None
+        }
+        wanted |= {
+            entry.target.sha256
+            for entry in self.journal.entries
+            if not entry.is_over or (entry.state is _S.FAILED and entry.refusal is None)
+            if entry.target.sha256 not in failed
+        }
+        try:
+            self._store.sweep(wanted)
+        except UpdateBroken as error:
+            _LOG.warning("%s", error)
+
+    def _due(self) -> list[Entry]:
+        """What may move now: models before policies, and of one model's one switch at a time."""
+        active = [entry for entry in self.journal.entries if entry.target.key in self.busy]
+        active.sort(key=lambda entry: (entry.state not in _SWITCHING, entry.target.description.kind))
+        due: dict[str, Entry] = {}
+        for entry in active:
+            due.setdefault(model_of(entry.target), entry)
+        return list(due.values())
+
+    async def _stage(self, entry: Entry, _runner: Runner) -> bool:
+        try:
+            await asyncio.to_thread(self._store.add, entry.target)
+        except UpdateRefused as error:
+            # The very bytes are wrong: they would be as wrong after another download.
+            self._fail(entry, error.detail, remember=True, refusal=error.refusal)
+        except UpdateBroken as error:
+            self._fail(entry, str(error), remember=False)
+        else:
+            self._move(entry, _S.STAGED)
+        return True
+
+    async def _begin_test(self, entry: Entry, _runner: Runner) -> bool:
+        self._move(entry, _S.TESTING)
+        return True
+
+    async def _test(self, entry: Entry, runner: Runner) -> bool:
+        target, model = entry.target, model_of(entry.target)
+        try:
+            if target.description.kind is Kind.MODEL:
+                choice = Choice(self._store.place(target.sha256), target.sha256)
+                await runner.examine(model, choice, self._metrics)
+            else:
+                await runner.compile(model, Choice(self._store.policy(target.sha256), target.sha256))
+        except InferenceError as error:
+            self._fail(entry, str(error), remember=True)
+        except UpdateUnfit as error:
+            self._fail(entry, str(error), remember=False)
+        else:
+            self._move(entry, _S.ACTIVATING, before=runner.vitals(model))
+        return True
+
+    async def _activate(self, entry: Entry, runner: Runner) -> bool:
+        self._install(self.installed.switched(entry.target))
+        try:
+            await runner.bring(model_of(entry.target))
+        except InferenceError as error:
+            self._move(entry, _S.ROLLING_BACK, detail=as_line(str(error)))
+        else:
+            self._move(entry, _S.PROBATION)
+        return True
+
+    async def _watch(self, entry: Entry, runner: Runner) -> bool:
+        key, model, now_ms = entry.target.key, model_of(entry.target), self._clock.mono_ms()
+        if key not in self._watched:
+            self._watched[key] = (entry.vitals, now_ms)
+            try:
+                await runner.bring(model)
+            except InferenceError as error:
+                self._move(entry, _S.ROLLING_BACK, detail=as_line(str(error)))
+                return True
+        earlier, last_ms = self._watched[key]
+        vitals = earlier.plus(runner.vitals(model))
+        seen = replace(entry, vitals=vitals, spent_s=entry.spent_s + (now_ms - last_ms) / 1000)
+        self._watched[key] = (earlier, now_ms)
+        return self._conclude(seen, lived=vitals.answers > entry.vitals.answers)
+
+    def _conclude(self, seen: Entry, *, lived: bool) -> bool:
+        verdict, reason = judge(
+            seen.vitals,
+            seen.before,
+            seen.spent_s,
+            least_s=self._terms.least_s,
+            least_windows=self._terms.least_windows,
+        )
+        if verdict is Verdict.PASSED:
+            self._move(seen, _S.COMMITTED)
+            self.sweep()
+        elif verdict is Verdict.FAILED:
+            self._move(seen, _S.ROLLING_BACK, detail=as_line(reason))
+        elif lived:
+            # It lives: another restart would not be the first of a row.
+            self._write(self.journal.with_entry(replace(seen, attempts=1)))
+        else:
+            self.journal = self.journal.with_entry(seen)
+        return verdict is not Verdict.WAIT
+
+    async def _roll_back(self, entry: Entry, runner: Runner) -> bool:
+        self._install(self.installed.taken_back(entry.target).with_failed(entry.target))
+        detail = entry.detail
+        try:
+            await runner.bring(model_of(entry.target))
+        except InferenceError as error:
+            detail = as_line(f"{detail}; {error}")
+        self._move(entry, _S.ROLLED_BACK, detail=detail)
+        self.sweep()
+        return True
+
+    def _fail(self, entry: Entry, detail: str, *, remember: bool, refusal: Refusal | None = None) -> None:
+        if remember:
+            self._install(self.installed.with_failed(entry.target))
+        self._move(entry, _S.FAILED, detail=as_line(detail), refusal=refusal)
+        self.sweep()
+
+    def _enter(self, target: Target, state: UpdateState, **known: Any) -> None:
+        entry = Entry(target=target, state=state, since_wall_ms=self._clock.wall_ms(), attempts=1, **known)
+        self._tell(entry)
+
+    def _move(self, entry: Entry, state: UpdateState, **changes: Any) -> None:
+        if not may_follow(entry.state, state):
+            raise AssertionError(f"{entry.state} -> {state}")  # a fault of this module
+        self._watched.pop(entry.target.key, None)
+        self._tell(replace(entry, state=state, since_wall_ms=self._clock.wall_ms(), attempts=1, **changes))
+
+    def _tell(self, entry: Entry) -> None:
+        self._write(self.journal.with_entry(entry))
+        described = entry.target.description
+        _LOG.info(
+            _("update of {kind} {name} to release {release}: {state}. {detail}").format(
+                kind=described.kind,
+                name=described.name,
+                release=described.release,
+                state=entry.state,
+                detail=entry.detail,
+            )
+        )
+        self.told(entry)
+
+    def _install(self, installed: Installed) -> None:
+        if installed != self.installed:
+            records.save(self._folder, installed)
+            self.installed = installed
+
+    def _write(self, journal: Journal) -> None:
+        records.save(self._folder, journal)
+        self.journal = journal
+
+
+def model_of(target: Target) -> str:
+    """The name of the model that runs, or that a policy is read with."""
+    described = target.description
+    return described.name if described.kind is Kind.MODEL else described.requires.model
+
+
+_Act = Callable[[Executor, Entry, Runner], Awaitable[bool]]
+
+_ACTS: Final[dict[UpdateState, _Act]] = {
+    _S.VERIFIED: Executor._stage,  # noqa: SLF001 - the table of its own acts
+    _S.STAGED: Executor._begin_test,  # noqa: SLF001
+    _S.TESTING: Executor._test,  # noqa: SLF001
+    _S.ACTIVATING: Executor._activate,  # noqa: SLF001
+    _S.PROBATION: Executor._watch,  # noqa: SLF001
+    _S.ROLLING_BACK: Executor._roll_back,  # noqa: SLF001
+}

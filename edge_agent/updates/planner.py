@@ -1,0 +1,92 @@
+"""What to do about what the director orders: a step for every target, as data. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from fleet_protocol.targets import Description, Kind, Refusal, Standing, Target, judge
+from fleet_protocol.texts import _
+
+Key = tuple[Kind, str]
+"""What an artifact replaces: kind and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Fetch it and try it."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Nothing: it runs, or an update of the same artifact is under way."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """It must not be accepted."""
+
+    target: Target
+    refusal: Refusal
+    detail: str = ""
+
+
+Step = Install | Keep | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What this device is and has.
+
+    ``having`` are the digests that run; ``busy`` what has an update under way. ``problems`` says why
+    an artifact does not fit the board; none means that it does.
+    """
+
+    device: str
+    having: Mapping[Key, str]
+    busy: AbstractSet[Key]
+    standings: Mapping[Key, Standing]
+    problems: Callable[[Description], list[str]]
+
+
+def plan(ordered: Iterable[Target], image: Mapping[str, Target], situation: Situation) -> list[Step]:
+    """A step for each of ``ordered``; models before the policies that read their answers.
+
+    ``image`` holds what the image repository says under the same paths. What the director does not
+    name stays as it is.
+    """
+    targets = sorted(ordered, key=lambda target: (target.description.kind, target.path))
+    keys = [target.key for target in targets]
+    return [
+        _step(target, image.get(target.path), situation, twice=keys.count(target.key) > 1)
+        for target in targets
+    ]
+
+
+def _step(target: Target, image: Target | None, situation: Situation, *, twice: bool) -> Step:
+    if twice:
+        return Refuse(target, Refusal.MALFORMED, _("the director orders two releases of it at once"))
+    standing = situation.standings.get(target.key, Standing())
+    runs = situation.having.get(target.key) == target.sha256
+    # What runs is not accepted newly: after a rollback its release is below the highest.
+    refusal = judge(target, image, situation.device, Standing() if runs else standing)
+    if refusal is not None:
+        return Refuse(target, refusal, _detail(target, standing, refusal))
+    if runs or target.key in situation.busy:
+        return Keep(target)
+    if problems := situation.problems(target.description):
+        return Refuse(target, Refusal.WRONG_HARDWARE, "; ".join(problems))
+    return Install(target)
+
+
+def _detail(target: Target, standing: Standing, refusal: Refusal) -> str:
+    if refusal is Refusal.ROLLBACK:
+        return _("release {release}; {highest} was accepted here before").format(
+            release=target.description.release, highest=standing.highest
+        )
+    if refusal is Refusal.WRONG_DEVICE:
+        return _("meant for {device!r}").format(device=target.description.device)
+    return ""

@@ -1,0 +1,190 @@
+"""What the agent writes down of its updates: what is installed, and the journal of what it does.
+
+Both are small documents, replaced whole. ``installed.json`` is the switch: it says what runs after a
+restart. The journal says what was about to be done.
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+from edge_agent import durable
+from edge_agent.errors import UpdateBroken
+from edge_agent.pipeline.vitals import Vitals
+from edge_agent.updates.planner import Key
+from fleet_protocol.manifest import Digest
+from fleet_protocol.messages import Count, Line, WallMs
+from fleet_protocol.targets import Kind, Refusal, Target
+from fleet_protocol.texts import _
+from fleet_protocol.update_states import FINAL, UpdateState
+
+_LOG: Final = logging.getLogger(__name__)
+
+INSTALLED: Final = "installed.json"
+JOURNAL: Final = "journal.json"
+MAX_BYTES: Final = 1 << 22
+
+_MAX_FAILED: Final = 32
+"""Digests remembered as failed; older ones have a release that is refused anyway."""
+
+Format1 = Annotated[int, msgspec.Meta(ge=1, le=1)]
+
+
+class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One artifact name: what runs, and what ran before; none is what the configuration names."""
+
+    kind: Kind
+    name: str
+    current: Target | None
+    previous: Target | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An artifact that failed on this device."""
+
+    kind: Kind
+    name: str
+    sha256: Digest
+    release: Count
+
+
+class Installed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that is installed, the latest switched last, and what failed here."""
+
+    format: Format1 = 1
+    slots: tuple[Slot, ...] = ()
+    failed: tuple[Failed, ...] = ()
+
+    def slot(self, key: Key) -> Slot:
+        """What is installed of one artifact; an empty slot where nothing is."""
+        return next((slot for slot in self.slots if (slot.kind, slot.name) == key), Slot(*key, None))
+
+    def switched(self, target: Target) -> "Installed":
+        """After ``target`` took the place of what ran; unchanged if it runs already."""
+        before = self.slot(target.key).current
+        if before == target:
+            return self
+        return self._with(Slot(*target.key, target, before))
+
+    def taken_back(self, target: Target) -> "Installed":
+        """After what ran before ``target`` came back; unchanged if ``target`` does not run."""
+        slot = self.slot(target.key)
+        if slot.current != target:
+            return self
+        return self._with(Slot(*target.key, slot.previous))
+
+    def with_failed(self, target: Target) -> "Installed":
+        """With ``target`` remembered as failed here."""
+        failed = Failed(*target.key, target.sha256, target.description.release)
+        others = [each for each in self.failed if each.sha256 != target.sha256]
+        return msgspec.structs.replace(self, failed=(*others, failed)[-_MAX_FAILED:])
+
+    def _with(self, slot: Slot) -> "Installed":
+        others = [each for each in self.slots if (each.kind, each.name) != (slot.kind, slot.name)]
+        kept = [slot] if slot.current else []
+        return msgspec.structs.replace(self, slots=(*others, *kept))
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The last update of one artifact.
+
+    ``attempts`` counts how often the act of ``state`` was begun. ``spent_s`` is how long the
+    probation has lasted, ``before`` what the version before did, ``vitals`` what this one has done.
+    """
+
+    target: Target
+    state: UpdateState
+    since_wall_ms: WallMs
+    attempts: Count = 0
+    refusal: Refusal | None = None
+    detail: Line = ""
+    spent_s: float = 0.0
+    before: Vitals = Vitals()
+    vitals: Vitals = Vitals()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state in FINAL or self.state is UpdateState.IDLE
+
+
+class Refusing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole repository, or an order that cannot be read, is refused."""
+
+    scope: str
+    refusal: Refusal
+    detail: str
+
+
+class Looked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the last look brought, as far as it is no artifact's own."""
+
+    wall_ms: WallMs = 0
+    refused: tuple[Refusing, ...] = ()
+    problem: str = ""
+
+
+class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The last update of every artifact, and the last look."""
+
+    format: Format1 = 1
+    entries: tuple[Entry, ...] = ()
+    looked: Looked = Looked()
+
+    def entry(self, key: Key) -> Entry | None:
+        """The last update of one artifact."""
+        return next((entry for entry in self.entries if entry.target.key == key), None)
+
+    def with_entry(self, entry: Entry) -> "Journal":
+        """With ``entry`` in place of the one of the same artifact."""
+        entries = tuple(entry if each.target.key == entry.target.key else each for each in self.entries)
+        if self.entry(entry.target.key) is None:
+            entries += (entry,)
+        return msgspec.structs.replace(self, entries=entries)
+
+
+Document = TypeVar("Document", Installed, Journal)
+
+
+def load(folder: Path, kind: type[Document]) -> Document:
+    """The document in ``folder``, a new one where there is none.
+
+    One that cannot be read is set aside and a new one begun: the device then runs what its
+    configuration names, and asks the director anew. The marks still keep it from going back.
+    """
+    file = folder / _NAMES[kind]
+    try:
+        with file.open("rb") as content:
+            return msgspec.json.decode(content.read(MAX_BYTES), type=kind)
+    except FileNotFoundError:
+        return kind()
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _LOG.error(_("{file} cannot be read and is set aside: {reason}").format(file=file, reason=error))
+    try:
+        durable.rename(file, file.with_name(file.name + ".unreadable"))
+    except OSError as error:
+        raise UpdateBroken(
+            _("{file} cannot be set aside: {reason}").format(file=file, reason=error.strerror)
+        ) from error
+    return kind()
+
+
+def save(folder: Path, document: Document) -> None:
+    """Write the document; when this returns it outlives a power cut.
+
+    Raises:
+        UpdateBroken: it cannot be written; what was there before still is.
+    """
+    file = folder / _NAMES[type(document)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        durable.write(file, msgspec.json.format(msgspec.json.encode(document), indent=1))
+    except OSError as error:
+        raise UpdateBroken(
+            _("{file} cannot be written: {reason}").format(file=file, reason=error.strerror)
+        ) from error
+
+
+_NAMES: Final[dict[type[Installed] | type[Journal], str]] = {Installed: INSTALLED, Journal: JOURNAL}

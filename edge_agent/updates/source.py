@@ -1,0 +1,266 @@
+"""Where metadata and artifacts come from: the update server by HTTPS, or a bundle on a stick.
+
+Nothing here is trusted: what comes is verified by whoever asks. Both have the layout of the server's
+addresses: ``image/metadata/…``, ``image/targets/…``, ``director/<device>/metadata/…``.
+"""
+
+import contextlib
+import http.client
+import ssl
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, Protocol
+from urllib.parse import quote, urlsplit
+
+from edge_agent import AGENT
+from edge_agent.backoff import FullJitter
+from edge_agent.errors import UpdateError, UpdateUnreachable
+from fleet_protocol.texts import _
+
+CHUNK: Final = 64 * 1024
+"""Bytes read at once."""
+
+_TIMEOUT_S: Final = 30.0
+"""A server that says nothing for so long is not there."""
+
+_DOCUMENT_S: Final = 120.0
+"""Metadata is some kilobytes; what takes longer than this is held back on purpose or useless."""
+
+_ATTEMPTS: Final = 3
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 5.0
+
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
+
+_OK: Final = 200
+_PARTIAL: Final = 206
+_NOT_SATISFIABLE: Final = 416
+
+_MAX_MEMBERS: Final = 10_000
+
+
+class NotThere(UpdateUnreachable):
+    """The source answers that it has no such file; ``status`` is HTTP's word for it."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file from byte ``start`` on. ``total`` is the length that the source claims, if it does."""
+
+    start: int
+    total: int | None
+    etag: str
+    chunks: Iterator[bytes]
+
+
+class Source(Protocol):
+    """A place to look at."""
+
+    def document(self, path: str) -> Iterator[bytes]:
+        """The metadata file ``path``, in pieces.
+
+        Raises:
+            NotThere: it is not there.
+            UpdateUnreachable: the source does not answer, also in the middle of the pieces.
+        """
+
+    def part(self, path: str, start: int, etag: str) -> Part:
+        """The file ``path`` from ``start`` on, or from 0 where it is not what ``etag`` named any more.
+
+        Raises:
+            NotThere: it is not there.
+            UpdateUnreachable: the source does not answer, also in the middle of the pieces.
+        """
+
+    def close(self) -> None:
+        """Give back what is open."""
+
+
+def tls_context(ca: Path, *, check_dates: bool) -> ssl.SSLContext:
+    """A client context that trusts the certificates of ``ca`` alone.
+
+    With a clock that cannot be believed, validity dates are not looked at; everything else is.
+
+    Raises:
+        UpdateError: ``ca`` cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ssl.SSLError) as error:
+        raise UpdateError(_("{ca} cannot be used: {reason}").format(ca=ca, reason=error)) from None
+    if not check_dates:
+        context.verify_flags |= _NO_CHECK_TIME
+    return context
+
+
+class Https:
+    """The update server at one address, over one connection at a time; no proxy, no redirection."""
+
+    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+        address = urlsplit(url)
+        self._base: Final = address.path.rstrip("/")
+        self._connection: Final = http.client.HTTPSConnection(
+            address.hostname or "", address.port, timeout=_TIMEOUT_S, context=context
+        )
+
+    def document(self, path: str) -> Iterator[bytes]:
+        """See :class:`Source`; tried a few times before the first piece."""
+        backoff = FullJitter(_FIRST_WAIT_S, _LONGEST_WAIT_S)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                response = self._get(path, {})
+            except NotThere:
+                raise
+            except UpdateUnreachable:
+                if attempt == _ATTEMPTS:
+                    raise
+                time.sleep(backoff.next_s())
+            else:
+                return self._chunks(path, response, time.monotonic() + _DOCUMENT_S)
+        raise AssertionError(path)
+
+    def part(self, path: str, start: int, etag: str) -> Part:
+        """See :class:`Source`; trying again is the caller's."""
+        headers = {"Range": f"bytes={start}-", "If-Range": etag} if start and etag else {}
+        try:
+            response = self._get(path, headers)
+        except NotThere as error:
+            if error.status != _NOT_SATISFIABLE:
+                raise
+            response = self._get(path, {})
+        begun = start if response.status == _PARTIAL else 0
+        length = response.length
+        return Part(
+            begun,
+            None if length is None else begun + length,
+            response.headers.get("ETag", ""),
+            self._chunks(path, response, None),
+        )
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        self._connection.close()
+
+    def _get(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        try:
+            self._connection.request(
+                "GET", f"{self._base}/{quote(path, safe='/%')}", headers={"User-Agent": AGENT, **headers}
+            )
+            response = self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise self._unreachable(error) from error
+        if response.status in {_OK, _PARTIAL}:
+            return response
+        self._skip(response)
+        raise NotThere(
+            _("the update server answers {status} to {path}").format(status=response.status, path=path),
+            response.status,
+        )
+
+    def _skip(self, response: http.client.HTTPResponse) -> None:
+        """Keep the connection over a short error page: every look asks for a root that is not there."""
+        try:
+            if response.length is not None and response.length <= CHUNK:
+                response.read()
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        self._connection.close()
+
+    def _chunks(
+        self, path: str, response: http.client.HTTPResponse, deadline: float | None
+    ) -> Iterator[bytes]:
+        done = False
+        try:
+            while chunk := response.read1(CHUNK):
+                yield chunk
+                if deadline is not None and time.monotonic() > deadline:
+                    raise UpdateUnreachable(_("{path} comes too slowly").format(path=path))
+            done = not response.length
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            if not done:
+                self._connection.close()
+        if not done:
+            raise UpdateUnreachable(_("the connection broke within {path}").format(path=path))
+
+    def _unreachable(self, error: Exception) -> UpdateUnreachable:
+        reason = getattr(error, "verify_message", "") or str(error) or type(error).__name__
+        return UpdateUnreachable(
+            _("the update server at {host}:{port} cannot be reached: {reason}").format(
+                host=self._connection.host, port=self._connection.port, reason=reason
+            )
+        )
+
+
+class Bundle:
+    """A tar on a stick with everything for one device; only plain files in it are seen."""
+
+    def __init__(self, file: Path) -> None:
+        """Open ``file``.
+
+        Raises:
+            UpdateUnreachable: it cannot be read, or is no tar.
+        """
+        self._file: Final = file
+        try:
+            self._tar: Final = tarfile.open(file, "r:")  # noqa: SIM115 - closed by close
+            members = [member for member, _number in zip(self._tar, range(_MAX_MEMBERS), strict=False)]
+        except (OSError, tarfile.TarError, ValueError) as error:
+            raise self._unreadable(error) from None
+        self._members: Final = {member.name: member for member in members if member.isreg()}
+
+    def document(self, path: str) -> Iterator[bytes]:
+        """See :class:`Source`."""
+        _member, file = self._open(path)
+        return self._chunks(file)
+
+    def part(self, path: str, start: int, etag: str) -> Part:  # noqa: ARG002 - copied whole from a stick
+        """See :class:`Source`."""
+        member, file = self._open(path)
+        return Part(0, member.size, "", self._chunks(file))
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        self._tar.close()
+
+    def _open(self, path: str) -> tuple[tarfile.TarInfo, IO[bytes]]:
+        member = self._members.get(path)
+        file = self._tar.extractfile(member) if member else None
+        if member is None or file is None:
+            raise NotThere(_("{file} holds no {path}").format(file=self._file.name, path=path), 404)
+        return member, file
+
+    def _chunks(self, file: IO[bytes]) -> Iterator[bytes]:
+        try:
+            with file:
+                while chunk := file.read(CHUNK):
+                    yield chunk
+        except (OSError, tarfile.TarError, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> UpdateUnreachable:
+        return UpdateUnreachable(
+            _("{file} cannot be read as a bundle: {reason}").format(file=self._file, reason=error)
+        )
+
+
+@contextlib.contextmanager
+def closing(source: Source) -> Iterator[Source]:
+    """``source``, closed at the end."""
+    try:
+        yield source
+    finally:
+        source.close()

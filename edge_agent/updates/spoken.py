@@ -1,0 +1,82 @@
+"""What the agent asks a look, and what the look says: one JSON document in, JSON lines out."""
+
+from typing import Final
+
+import msgspec
+
+from fleet_protocol.manifest import Digest
+from fleet_protocol.targets import Kind, Refusal, Target
+
+MAX_LINE: Final = 64 * 1024
+"""Bytes of one line."""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One look. Either ``url`` with ``ca``, or ``bundle``, says where to look.
+
+    ``folder`` is the agent's folder of updates. ``now_ms`` is the wall clock where it can be
+    believed, else 0; without ``check_dates`` TLS does not look at validity dates. ``having`` are the
+    digests that run or are under way, ``failed`` those that failed here.
+    """
+
+    device: str
+    folder: str
+    image_root: str
+    director_root: str
+    url: str = ""
+    ca: str = ""
+    bundle: str = ""
+    now_ms: int = 0
+    check_dates: bool = True
+    profile: str = ""
+    having: list[tuple[Kind, str, Digest]] = []
+    busy: list[tuple[Kind, str]] = []
+    failed: list[tuple[Kind, str, Digest]] = []
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """``done`` of the target's bytes are here."""
+
+    target: Target
+    done: int
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """Both repositories vouch for it, it fits, and its bytes lie verified in ``file``."""
+
+    target: Target
+    file: str
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """It must not be accepted; without a target it is a repository, or an order that cannot be read."""
+
+    refusal: Refusal
+    scope: str
+    detail: str
+    target: Target | None = None
+
+
+class Unreachable(msgspec.Struct, frozen=True, tag="unreachable"):
+    """The rest of the look did not come about; what was said before stands."""
+
+    detail: str
+
+
+class Broken(msgspec.Struct, frozen=True, tag="broken"):
+    """The device's own files are in the way."""
+
+    detail: str
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The look is over; ``ordered`` is all that the director orders, by key and digest."""
+
+    ordered: list[tuple[Kind, str, Digest]]
+
+
+Said = Progress | Accepted | Refused | Unreachable | Broken | Done
+
+ENCODER: Final = msgspec.json.Encoder()
+ASK_DECODER: Final = msgspec.json.Decoder(Ask)
+SAID_DECODER: Final = msgspec.json.Decoder(Said)
