@@ -1,8 +1,9 @@
 """The command line of the agent.
 
-``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says what would keep it
-from running. Exit codes: 0 well, 1 a fault of the agent, 2 wrong usage, 3 configuration, 4 identity,
-5 model, 6 data folder in use.
+``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says, without network,
+what would keep it from running; ``edge-agent doctor --config FILE [--json]`` looks at the board and
+its surroundings too. Exit codes: 0 well, 1 a fault of the agent, 2 wrong usage, 3 configuration,
+4 identity, 5 model, 6 data folder in use; of the doctor 0 all is well, 1 something is not.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from edge_agent import AGENT
 from edge_agent.errors import AgentError, ConfigError, FolderInUse, IdentityError, InferenceError
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "doctor":
+            return _doctor(options.config, as_json=options.json)
         return _COMMANDS[options.command](options.config)
     except AgentError as error:
         sys.stderr.write(f"edge-agent: {error}\n")
@@ -49,14 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", _("run the agent")),
         ("check", _("check configuration, identity and models")),
+        ("doctor", _("look at the board and its surroundings too, and say what to do")),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help=_("TOML file"))
+    command.add_argument("--json", action="store_true", help=_("print a list of findings as JSON"))
     return parser
 
 
 def _run(file: Path) -> int:
     from edge_agent.agent import Agent
+    from edge_agent.allowance import allowance
     from edge_agent.clock import Clock, boot_id
     from edge_agent.config import load
     from edge_agent.link.identity import load_identity
@@ -65,7 +73,7 @@ def _run(file: Path) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     config = load(file)
-    clock = Clock(boot_id())
+    clock = Clock(boot_id(), may_stop=allowance(config).profile.rtc.may_stop)
     identity = load_identity(config.device, config.broker)
     _until_signal(Agent(config, identity, clock))
     return 0
@@ -106,6 +114,22 @@ def _check(file: Path) -> int:
     if not found:
         sys.stdout.write(_("Nothing is wrong.") + "\n")
     return _exit_code(found[0]) if found else 0
+
+
+def _doctor(file: Path, *, as_json: bool) -> int:
+    """Say everything that was looked at, and what to do; a configuration that cannot be read is a finding."""
+    from edge_agent.config import load
+    from edge_agent.service.doctor import findings, from_error, table
+
+    try:
+        found = findings(load(file))
+    except ConfigError as error:
+        found = [from_error("configuration", error)]
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+    else:
+        sys.stdout.write(table(found))
+    return 0 if all(each.ok for each in found) else 1
 
 
 def _exit_code(error: AgentError) -> int:

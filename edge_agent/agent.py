@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edge_agent.allowance import Allowance, allowance
 from edge_agent.clock import Clock
 from edge_agent.config import Config, Modbus, SensorConfig
 from edge_agent.errors import ConfigError, FolderInUse
@@ -19,6 +20,7 @@ from edge_agent.sensors.base import Sensor
 from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
 from edge_agent.service.health import HealthBoard
+from edge_agent.service.limits import LimitWatch
 from edge_agent.service.reporter import Reporter
 from edge_agent.supervisor import Supervisor
 from edge_agent.tasks import Work
@@ -45,9 +47,12 @@ class Agent:
         self._identity = identity
         self._clock = clock
         self.health: Final = HealthBoard(clock)
-        self.store: Final = Store(config.data, config.spool.max_bytes, clock, self.health)
+        self.allowance: Final[Allowance] = allowance(config)
+        self.store: Final = Store(config.data, self.allowance.spool_bytes, clock, self.health)
         self._sender = Sender(self.store, clock, self.health, limits)
-        self._models = Models(config.models, self.health, config.time_factor)
+        self._models = Models(
+            config.models, self.health, config.time_factor, self.allowance.profile.runtimes.allowed
+        )
         self._keeper = Keeper(config.data, clock)
         self._sensors = [_sensor(each, clock, config.time_factor) for each in config.sensors]
 
@@ -55,7 +60,7 @@ class Agent:
         """Run until cancelled."""
         config = self._config
         with _alone_in(config.data):
-            recorder = Recorder(self._clock, self.store, self.health, config.spool.flush_interval_s)
+            recorder = Recorder(self._clock, self.store, self.health, self.allowance.flush_interval_s)
             try:
                 await self.store.open()
                 await Supervisor(self.health).run(self._tasks(recorder))
@@ -95,7 +100,8 @@ class Agent:
         models: dict[str, Work] = (
             {"models": lambda: self._models.run(use), "memory": self._keeper.run} if config.models else {}
         )
-        return {"recorder": recorder.run, "uplink": uplink.run, **models, **pollers}
+        limits = LimitWatch(self.allowance, config.data, self.health)
+        return {"recorder": recorder.run, "uplink": uplink.run, "limits": limits.run, **models, **pollers}
 
 
 def _sensor(config: SensorConfig, clock: Clock, time_factor: float) -> Sensor:

@@ -14,6 +14,7 @@ from edge_agent.config import Model as ModelConfig
 from edge_agent.errors import InferenceError, ModelRefused
 from edge_agent.service.health import HealthBoard
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.manifest import Runtime
 from fleet_protocol.messages import ModelReport
 from fleet_protocol.texts import _
 
@@ -30,10 +31,17 @@ _LOG: Final = logging.getLogger(__name__)
 class Models:
     """The open models of one agent; what cannot be opened is a health code, and the rest work."""
 
-    def __init__(self, configs: Sequence[ModelConfig], health: HealthBoard, time_factor: float) -> None:
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        health: HealthBoard,
+        time_factor: float,
+        preferred: Sequence[Runtime] = tuple(Runtime),
+    ) -> None:
         self._configs = configs
         self._health = health
         self._time_factor = time_factor
+        self._preferred = preferred
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._worker: Worker | None = None
         self._open: list[Model] = []
@@ -80,7 +88,11 @@ class Models:
         if config.isolation == "worker" and self._worker is None:
             self._worker = Worker()
         session = open_session(
-            config.folder, isolation=config.isolation, runtime=config.runtime, worker=self._worker
+            config.folder,
+            isolation=config.isolation,
+            runtime=config.runtime,
+            preferred=self._preferred,
+            worker=self._worker,
         )
         _LOG.info(
             _("model {name} {version} answers on {runtime}").format(

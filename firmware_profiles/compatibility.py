@@ -1,6 +1,6 @@
-"""Whether an artifact may run on boards of a profile. Pure: asked by the server before a rollout goes
-to a device, and by the device before it installs anything.
+"""Whether an artifact may run on boards of a profile. Pure.
 
+Asked by the server before a rollout goes to a device, and by the device before it installs anything.
 Where a profile promises nothing (``generic`` names no machine), nothing is refused here; the
 artifact's own golden inputs then decide on the device.
 """

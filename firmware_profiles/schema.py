@@ -254,9 +254,7 @@ def _with_web_patterns(node: Any) -> Any:
 def _contradictions(name: str, profile: Profile) -> list[str]:
     problems = []
     if profile.name != name:
-        problems.append(
-            _("'name' is {other!r}; it must be the file's own name").format(other=profile.name)
-        )
+        problems.append(_("'name' is {other!r}; it must be the file's own name").format(other=profile.name))
     problems += _source_problems(profile)
     if len(set(profile.runtimes.allowed)) < len(profile.runtimes.allowed):
         problems.append(_("'runtimes.allowed' names a runtime twice"))
