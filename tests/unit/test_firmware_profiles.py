@@ -1,6 +1,5 @@
 """The profiles that are shipped, the schema they follow, and what is said of one that does not."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from edge_agent.inference.interpreter import THREADS
 from firmware_profiles.__main__ import main
 from firmware_profiles.errors import ProfileInvalid, ProfileUnknown
-from firmware_profiles.schema import GENERIC, Rtc, StorageKind, json_schema, load, names, parse
+from firmware_profiles.schema import GENERIC, Rtc, StorageKind, load, names, parse
 from fleet_protocol.manifest import Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +108,6 @@ def test_the_published_schema_is_up_to_date(capsys: pytest.CaptureFixture[str]) 
     assert main(["schema"]) == 0
     printed = capsys.readouterr().out
     assert SCHEMA.read_text() == printed, "python -m firmware_profiles schema > " + str(SCHEMA)
-    assert json.loads(printed) == json_schema()
     assert "\\Z" not in printed  # a letter to JavaScript, and no profile would fit
     assert main([]) == main(["explode"]) == 2
 
@@ -131,6 +129,10 @@ def test_an_installed_wheel_brings_the_profiles(tmp_path: Path) -> None:
         "print([schema.load(name).name for name in schema.names()])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, wheel], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", program, wheel],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout, done.stderr) == (f"{list(NAMES)}\n", "")

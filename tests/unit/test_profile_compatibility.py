@@ -1,7 +1,5 @@
 """Which artifact may run on which board, and what is said where it may not."""
 
-import itertools
-
 import pytest
 
 from firmware_profiles.compatibility import problems
@@ -9,6 +7,10 @@ from firmware_profiles.schema import load, names
 from fleet_protocol.manifest import Runtime
 from fleet_protocol.targets import Requirements
 
+ZERO = "raspberry-pi-zero-2-w"
+TOO_SMALL = (
+    f"It needs 513 MiB of memory, and {ZERO} promises 512 MiB; one that asks for at most 512 MiB would fit."
+)
 ANY = Requirements()
 LITERT = Requirements(runtimes=(Runtime.LITERT,))
 OPENVINO = Requirements(runtimes=(Runtime.OPENVINO,))
@@ -31,7 +33,8 @@ FITS = {
 ALL = (LITERT, OPENVINO, TFLITE, LITE, ARM, LARGE, FOR_PI)
 
 
-@pytest.mark.parametrize(("name", "requires"), itertools.product(names(), ALL))
+@pytest.mark.parametrize("requires", ALL)
+@pytest.mark.parametrize("name", names())
 def test_what_fits_where(name: str, requires: Requirements) -> None:
     assert (problems(requires, load(name)) == []) == (requires in FITS[name])
 
@@ -45,29 +48,20 @@ def test_what_asks_for_nothing_fits_everywhere(name: str) -> None:
 @pytest.mark.parametrize(
     ("requires", "sentence"),
     [
-        (
-            OPENVINO,
-            "It runs on openvino, and raspberry-pi-zero-2-w has litert; one with a variant for litert would fit.",
-        ),
+        (OPENVINO, f"It runs on openvino, and {ZERO} has litert; one with a variant for litert would fit."),
         (
             Requirements(machines=("x86_64", "riscv64")),
-            "It runs on x86_64 or riscv64 machines, and raspberry-pi-zero-2-w is aarch64; one built for aarch64 "
-            "would fit.",
+            f"It runs on x86_64 or riscv64 machines, and {ZERO} is aarch64; one built for aarch64 would fit.",
         ),
-        (
-            Requirements(min_memory_mib=513),
-            "It needs 513 MiB of memory, and raspberry-pi-zero-2-w promises 512 MiB; one that asks for at most "
-            "512 MiB would fit.",
-        ),
+        (Requirements(min_memory_mib=513), TOO_SMALL),
         (
             Requirements(profiles=("intel-nuc",)),
-            "It is made for intel-nuc, not for raspberry-pi-zero-2-w; one that names raspberry-pi-zero-2-w would "
-            "fit.",
+            f"It is made for intel-nuc, not for {ZERO}; one that names {ZERO} would fit.",
         ),
     ],
 )
 def test_a_problem_says_why_and_what_would_fit(requires: Requirements, sentence: str) -> None:
-    assert problems(requires, load("raspberry-pi-zero-2-w")) == [sentence]
+    assert problems(requires, load(ZERO)) == [sentence]
 
 
 def test_all_problems_are_said_at_once() -> None:
@@ -77,9 +71,9 @@ def test_all_problems_are_said_at_once() -> None:
         min_memory_mib=4096,
         runtimes=(Runtime.OPENVINO,),
     )
-    assert len(problems(requires, load("raspberry-pi-zero-2-w"))) == 4
+    assert len(problems(requires, load(ZERO))) == 4
     assert problems(requires, load("intel-nuc")) == []
 
 
 def test_memory_just_enough_is_enough() -> None:
-    assert problems(Requirements(min_memory_mib=512), load("raspberry-pi-zero-2-w")) == []
+    assert problems(Requirements(min_memory_mib=512), load(ZERO)) == []
