@@ -1,9 +1,10 @@
 """The command line of the agent.
 
-``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says what would keep it
-from running; ``edge-agent update …`` shows and applies signed updates. Exit codes: 0 well, 1 a fault of
-the agent, 2 wrong usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update refused or
-failed.
+``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says, without network,
+what would keep it from running; ``edge-agent doctor --config FILE [--json]`` looks at the board and
+its surroundings too; ``edge-agent update …`` shows and applies signed updates. Exit codes: 0 well, 1 a
+fault of the agent, 2 wrong usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update
+refused or failed; of the doctor 0 all is well, 1 something is not.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from edge_agent import AGENT
 from edge_agent.errors import AgentError, ConfigError, FolderInUse, IdentityError, InferenceError, UpdateError
@@ -54,14 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", _("run the agent")),
         ("check", _("check configuration, identity and models")),
+        ("doctor", _("look at the board and its surroundings too, and say what to do")),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help=_("TOML file"))
+    command.add_argument("--json", action="store_true", help=_("print a list of findings as JSON"))
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     from edge_agent.agent import Agent
+    from edge_agent.allowance import allowance
     from edge_agent.clock import Clock, boot_id
     from edge_agent.config import load
     from edge_agent.link.identity import load_identity
@@ -70,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     config = load(options.config)
-    clock = Clock(boot_id())
+    clock = Clock(boot_id(), may_stop=allowance(config).profile.rtc.may_stop)
     identity = load_identity(config.device, config.broker)
     _until_signal(Agent(config, identity, clock))
     return 0
@@ -113,6 +119,22 @@ def _check(options: argparse.Namespace) -> int:
     return _exit_code(found[0]) if found else 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    """Say everything that was looked at, and what to do; a configuration that cannot be read is a finding."""
+    from edge_agent.config import load
+    from edge_agent.service.doctor import findings, from_error, table
+
+    try:
+        found = findings(load(options.config))
+    except ConfigError as error:
+        found = [from_error("configuration", error)]
+    if options.json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+    else:
+        sys.stdout.write(table(found))
+    return 0 if all(each.ok for each in found) else 1
+
+
 def _exit_code(error: AgentError) -> int:
     return next(code for family, code in EXIT_CODES if isinstance(error, family))
 
@@ -123,7 +145,7 @@ def _update(options: argparse.Namespace) -> int:
     return run(options)
 
 
-_COMMANDS: Final = {"run": _run, "check": _check, "update": _update}
+_COMMANDS: Final = {"run": _run, "check": _check, "doctor": _doctor, "update": _update}
 
 
 def command() -> None:

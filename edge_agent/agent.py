@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edge_agent.allowance import Allowance, allowance
 from edge_agent.clock import Clock
 from edge_agent.config import Config, Modbus, SensorConfig
 from edge_agent.errors import ConfigError, FolderInUse
@@ -20,6 +21,7 @@ from edge_agent.sensors.base import Sensor
 from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
 from edge_agent.service.health import HealthBoard
+from edge_agent.service.limits import LimitWatch
 from edge_agent.service.reporter import Reporter
 from edge_agent.supervisor import Supervisor
 from edge_agent.tasks import Work
@@ -52,12 +54,18 @@ class Agent:
         self._identity = identity
         self._clock = clock
         self.health: Final = HealthBoard(clock)
-        self.store: Final = Store(config.data, config.spool.max_bytes, clock, self.health)
+        self.allowance: Final[Allowance] = allowance(config)
+        self.store: Final = Store(config.data, self.allowance.spool_bytes, clock, self.health)
         self._sender = Sender(self.store, clock, self.health, limits)
         self._artifacts = Artifacts(folder_of(config))
         self._executor: Executor | None = None
         self._models = Models(
-            config.models, self.health, config.time_factor, self._artifacts, self._installed
+            config.models,
+            self.health,
+            config.time_factor,
+            self._artifacts,
+            self._installed,
+            self.allowance.profile.runtimes.allowed,
         )
         self.updates: Final = Updates(config, config.updates, clock, self.health) if config.updates else None
         self._keeper = Keeper(config.data, clock)
@@ -68,7 +76,7 @@ class Agent:
         config = self._config
         with alone_in(config.data):
             self._open_updates()
-            recorder = Recorder(self._clock, self.store, self.health, config.spool.flush_interval_s)
+            recorder = Recorder(self._clock, self.store, self.health, self.allowance.flush_interval_s)
             try:
                 await self.store.open()
                 await Supervisor(self.health).run(self._tasks(recorder))
@@ -134,6 +142,7 @@ class Agent:
         return {
             "recorder": recorder.run,
             "uplink": uplink.run,
+            "limits": LimitWatch(self.allowance, config.data, self.health).run,
             **models,
             **(self._update_tasks(updates, recorder, uplink) if updates else {}),
             **pollers,

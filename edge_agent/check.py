@@ -1,14 +1,18 @@
-"""What would keep the agent from running: configuration, identity, models. Starts nothing that stays."""
+"""What would keep the agent from running: configuration, identity, models. Starts nothing that stays.
 
-from collections.abc import Iterator
+Needs no network and asks nothing of the board; ``service/doctor`` does, and asks all of this too.
+"""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edge_agent.allowance import allowance
 from edge_agent.clock import Clock, boot_id
-from edge_agent.config import Config, Replay, load
+from edge_agent.config import Config, Model, Replay, load
 from edge_agent.errors import AgentError, ConfigError, IdentityError, InferenceError
 from edge_agent.link.identity import load_identity
 from fleet_protocol.errors import PolicyError
-from fleet_protocol.manifest import Manifest
+from fleet_protocol.manifest import Manifest, Runtime
 from fleet_protocol.messages import ClockState
 from fleet_protocol.texts import _
 
@@ -19,11 +23,15 @@ def problems(file: Path) -> list[AgentError]:
         config = load(file)
     except ConfigError as error:
         return [error]
-    return [*_identity_problems(config), *_sensor_problems(config), *_model_problems(config)]
+    allowed = allowance(config).profile
+    return [
+        *_identity_problems(config, Clock(boot_id(), may_stop=allowed.rtc.may_stop)),
+        *sensor_problems(config),
+        *(problem for model in config.models for problem in model_problems(model, allowed.runtimes.allowed)),
+    ]
 
 
-def _identity_problems(config: Config) -> Iterator[AgentError]:
-    clock = Clock(boot_id())
+def _identity_problems(config: Config, clock: Clock) -> Iterator[AgentError]:
     try:
         identity = load_identity(config.device, config.broker)
     except IdentityError as error:
@@ -34,7 +42,8 @@ def _identity_problems(config: Config) -> Iterator[AgentError]:
         yield IdentityError(f"{config.broker.certificate}: {problem}")
 
 
-def _sensor_problems(config: Config) -> Iterator[AgentError]:
+def sensor_problems(config: Config) -> Iterator[AgentError]:
+    """What is wrong with the sensors that can be seen without asking them."""
     for sensor in config.sensors:
         if isinstance(sensor, Replay) and not sensor.path.is_file():
             yield ConfigError(
@@ -42,18 +51,20 @@ def _sensor_problems(config: Config) -> Iterator[AgentError]:
             )
 
 
-def _model_problems(config: Config) -> Iterator[AgentError]:
-    for model in config.models:
-        from edge_agent.inference.session import open_session
+def model_problems(model: Model, preferred: Sequence[Runtime]) -> Iterator[AgentError]:
+    """What is wrong with ``model`` and its policy, found out by opening it."""
+    from edge_agent.inference.session import open_session
 
-        try:
-            session = open_session(model.folder, isolation=model.isolation, runtime=model.runtime)
-        except InferenceError as error:
-            yield error
-            continue
-        session.close()
-        if model.policy is not None:
-            yield from _policy_problems(model.policy, session.manifest)
+    try:
+        session = open_session(
+            model.folder, isolation=model.isolation, runtime=model.runtime, preferred=preferred
+        )
+    except InferenceError as error:
+        yield error
+        return
+    session.close()
+    if model.policy is not None:
+        yield from _policy_problems(model.policy, session.manifest)
 
 
 def _policy_problems(file: Path, manifest: Manifest) -> Iterator[AgentError]:

@@ -46,10 +46,13 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Spool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How much unsent data is kept on disk, and how often what was read is committed to it."""
+    """How much unsent data is kept on disk, and how often what was read is committed to it.
 
-    max_bytes: Annotated[int, msgspec.Meta(ge=2**20, le=2**40)] = 64 * 2**20
-    flush_interval_s: Annotated[float, msgspec.Meta(ge=0.01, le=3600.0)] = 1.0
+    What is not given is the firmware profile's; what is given is obeyed, also beyond the profile.
+    """
+
+    max_bytes: Annotated[int, msgspec.Meta(ge=2**20, le=2**40)] | None = None
+    flush_interval_s: Annotated[float, msgspec.Meta(ge=0.01, le=3600.0)] | None = None
 
 
 class Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -118,7 +121,10 @@ SensorConfig = Modbus | Replay
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model's folder, and the policy that reads its answers."""
+    """A model's folder, and the policy that reads its answers.
+
+    ``runtime``: this one and no other, also where the firmware profile does not have it.
+    """
 
     folder: Path
     policy: Path | None = None
@@ -147,6 +153,7 @@ class Updates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration.
 
+    ``profile`` names the board (see ``firmware_profiles``) and with it what the agent may use.
     ``time_factor`` is for simulations alone: how much faster than real the sensors' world runs.
     """
 

@@ -22,6 +22,7 @@ from edge_agent.service.health import HealthBoard
 from edge_agent.updates.records import Installed
 from edge_agent.updates.store import Store, read_policy
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.manifest import Runtime
 from fleet_protocol.messages import ModelReport
 from fleet_protocol.texts import _
 
@@ -70,12 +71,14 @@ class Models:
         time_factor: float,
         store: Store,
         installed: Callable[[], Installed],
+        preferred: Sequence[Runtime] = tuple(Runtime),
     ) -> None:
         self._configs = configs
         self._health = health
         self._time_factor = time_factor
         self._store = store
         self._installed = installed
+        self._preferred = preferred
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._worker: Worker | None = None
         self._places: dict[str, _Place] = {}
@@ -259,6 +262,7 @@ class Models:
             choice.path,
             isolation=fitting.isolation,
             runtime=fitting.runtime,
+            preferred=self._preferred,
             worker=self._worker if shared else None,
         )
         _LOG.info(

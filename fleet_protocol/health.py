@@ -69,7 +69,9 @@ _CODES: Final = (
         "sensor.stuck",
         Severity.WARNING,
         mark("Sensor is stuck"),
-        mark("The sensor answers and its value does not move; it is reported as suspect and no model sees it."),
+        mark(
+            "The sensor answers and its value does not move; it is reported as suspect and no model sees it."
+        ),
         mark("Look at the sensor on site: frozen, blocked, or its converter hangs."),
     ),
     HealthCode(

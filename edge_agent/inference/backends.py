@@ -44,6 +44,27 @@ def load_backend(bundle: Bundle, runtime: Runtime) -> tuple[Backend, ModelFile]:
         ) from error
 
 
+def require(runtime: Runtime) -> None:
+    """Import ``runtime`` as a model would.
+
+    Raises:
+        ImportError: it is not there, or not beside what else is installed.
+    """
+    match runtime:
+        case Runtime.LITERT:
+            from edge_agent.inference import litert
+
+            litert.require()
+        case Runtime.OPENVINO:
+            from edge_agent.inference import openvino
+
+            openvino.require()
+        case Runtime.TFLITE:
+            from edge_agent.inference import tflite
+
+            tflite.require()
+
+
 def _load(
     runtime: Runtime, content: bytes, weights: bytes | None, variant: ModelFile, precision: Precision
 ) -> Backend:

@@ -45,7 +45,7 @@ def load(content: bytes, weights: bytes | None, variant: ModelFile, precision: P
         ImportError: the runtime is not there.
         ValueError, RuntimeError: it does not take the bytes.
     """
-    openvino = _import()
+    openvino = require()
     core = openvino.Core()
     model = core.read_model(content, weights) if weights is not None else _read_tflite(core, content)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -77,8 +77,12 @@ def _settings(precision: Precision) -> dict[str, object]:
     }
 
 
-def _import() -> Any:
-    """OpenVINO without its converter, so that no code that could report to anyone is even loaded."""
+def require() -> Any:
+    """OpenVINO without its converter, so that no code that could report to anyone is even loaded.
+
+    Raises:
+        ImportError: the runtime is not there.
+    """
     if "openvino" in sys.modules or _CONVERTER in sys.modules:
         import openvino
 

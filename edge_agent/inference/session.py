@@ -31,6 +31,10 @@ PACKAGES: Final = {
 }
 """The package to look for; looking does not import it."""
 
+_CLEARLY_FASTER: Final = 0.8
+"""Of the time that a preferred runtime takes. Within that, timings on a busy board are chance, and a
+model that changes its runtime from start to start changes its answers in the last digits."""
+
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a model says to one window; ``latency_us`` is the whole call, as the caller waited."""
@@ -66,21 +70,23 @@ def open_session(
     *,
     isolation: Isolation = "worker",
     runtime: Runtime | None = None,
+    preferred: Sequence[Runtime] = tuple(Runtime),
     worker: Worker | None = None,
 ) -> Session:
     """Open the model in ``folder``.
 
-    Of several runtimes that the manifest allows and that are installed, each is tried on the
-    golden inputs in a process of its own, and the fastest that is right wins; ``runtime`` names
-    one instead. Without isolation even a single one is tried so first: what kills a runtime is met
-    while it loads. ``worker`` is shared with other models; else an isolated model gets its own.
+    Of several runtimes in ``preferred`` that the manifest allows and that are installed, each is
+    tried on the golden inputs in a process of its own. The first of them that is right wins, unless
+    a later one is clearly faster; ``runtime`` names one instead, in ``preferred`` or not. Without
+    isolation even a single one is tried so first: what kills a runtime is met while it loads.
+    ``worker`` is shared with other models; else an isolated model gets its own.
 
     Raises:
-        RuntimeMissing: no allowed runtime is installed.
+        RuntimeMissing: no allowed runtime is preferred and installed.
         ModelRefused: the files or the golden inputs fail, or loading killed the worker.
     """
     bundle = read_bundle(folder)
-    candidates = _candidates(bundle.manifest, runtime)
+    candidates = _candidates(bundle.manifest, runtime, preferred)
     if isolation == "none":
         return DirectSession(bundle, _choose(bundle, candidates))
     # One that stands alone is examined where it will run.
@@ -175,8 +181,8 @@ def _require_same(bundle: Bundle, placed: Placed) -> None:
         raise ModelRefused(_("{folder} changed while it was opened").format(folder=bundle.folder))
 
 
-def _candidates(manifest: Manifest, wanted: Runtime | None) -> list[Runtime]:
-    """The runtimes that the model allows, that were asked for, and that are installed."""
+def _candidates(manifest: Manifest, wanted: Runtime | None, preferred: Sequence[Runtime]) -> list[Runtime]:
+    """The runtimes that the model allows, that were asked for, and that are installed, best first."""
     allowed = [each for each in Runtime if manifest.variant(each)]
     if wanted is not None and wanted not in allowed:
         raise ModelRefused(
@@ -184,7 +190,13 @@ def _candidates(manifest: Manifest, wanted: Runtime | None) -> list[Runtime]:
                 model=manifest.name, runtime=wanted, allowed=", ".join(allowed)
             )
         )
-    asked = allowed if wanted is None else [wanted]
+    asked = [each for each in preferred if each in allowed] if wanted is None else [wanted]
+    if not asked:
+        raise RuntimeMissing(
+            _("{model} needs {runtimes}; this board's profile has {preferred}").format(
+                model=manifest.name, runtimes=_(" or ").join(allowed), preferred=_(" or ").join(preferred)
+            )
+        )
     found = [each for each in asked if importlib.util.find_spec(PACKAGES[each])]
     if not found:
         raise RuntimeMissing(
@@ -196,7 +208,7 @@ def _candidates(manifest: Manifest, wanted: Runtime | None) -> list[Runtime]:
 
 
 def _choose(bundle: Bundle, candidates: list[Runtime]) -> Runtime:
-    """The fastest runtime that is right.
+    """The first runtime that is right, or a later one that is clearly faster.
 
     Raises:
         RuntimeMissing: one was tried, and it does not import.
@@ -213,7 +225,11 @@ def _choose(bundle: Bundle, candidates: list[Runtime]) -> Runtime:
         raise refusals[0]
     if not speeds:
         raise ModelRefused("; ".join(map(str, refusals)))
-    return min(speeds, key=speeds.__getitem__)
+    chosen = next(iter(speeds))
+    for each, median_us in speeds.items():
+        if median_us < _CLEARLY_FASTER * speeds[chosen]:
+            chosen = each
+    return chosen
 
 
 def _try(bundle: Bundle, runtime: Runtime) -> float:

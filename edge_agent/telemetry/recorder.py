@@ -10,7 +10,7 @@ from edge_agent.sensors.base import Sample
 from edge_agent.service.health import HealthBoard
 from edge_agent.telemetry.batcher import Batcher
 from edge_agent.telemetry.store import Store
-from fleet_protocol.messages import ClockState, Event, Inference, Severity
+from fleet_protocol.messages import Event, Inference, Severity
 from fleet_protocol.texts import _
 
 _LOG: Final = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class Recorder:
                 await self._store.append(drafts)
 
     def _watch_clock(self) -> None:
-        if self._clock.state() is ClockState.UNTRUSTED:
-            self._health.raise_code("clock.untrusted")
+        if doubt := self._clock.doubt():
+            self._health.raise_code("clock.untrusted", doubt)
         else:
             self._health.clear("clock.untrusted")
         jump_ms = self._clock.jump_ms()

@@ -63,7 +63,7 @@ def test_everything_is_read_and_paths_are_relative_to_the_file(tmp_path: Path) -
     assert isinstance(recording, Replay)
     assert recording.path == tmp_path / "flow.csv"
     assert read.models[0].runtime is Runtime.LITERT
-    assert read.spool.max_bytes == 64 * 2**20
+    assert read.spool.max_bytes is None
 
 
 @pytest.mark.parametrize(

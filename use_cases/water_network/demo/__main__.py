@@ -19,10 +19,10 @@ from rich.live import Live
 from fleet_console.errors import ConsoleError
 from fleet_console.sources import connect
 from fleet_protocol.texts import _
+from hil.stopping import StoppedError, listen, pause
 from use_cases.water_network.demo import check, plan, report, view
 from use_cases.water_network.demo.city import City, CityError, running_city
 from use_cases.water_network.demo.observe import Observer
-from hil.stopping import StoppedError, listen, pause
 
 LOOK_EVERY_S: Final = 1.0
 SEED: Final = 2026

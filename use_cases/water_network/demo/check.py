@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from fleet_console.errors import ConsoleError
 from fleet_protocol.texts import _
-from use_cases.water_network.demo import plan
 from hil.account import Account, account
-from use_cases.water_network.demo.city import City
-from use_cases.water_network.demo.observe import Observer
 from hil.processes import proportional_memory_mib
 from hil.stopping import pause
+from use_cases.water_network.demo import plan
+from use_cases.water_network.demo.city import City
+from use_cases.water_network.demo.observe import Observer
 
 WITHIN_S: Final = 120.0
 """Seconds in which a condition must come true beyond the time that the plant itself takes."""

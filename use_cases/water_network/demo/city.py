@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from use_cases.water_network.demo import plan
 from hil.processes import Child
 from hil.stopping import pause
+from use_cases.water_network.demo import plan
 
 PACK: Final = Path(__file__).parent.parent
 READY_WITHIN_S: Final = 60.0
