@@ -8,9 +8,14 @@
     │   └── CsrRefused   a certificate request that is not signed as asked
     ├── BrokerError      the broker cannot be started or reached
     ├── StoreError       the database cannot be used
-    └── RegistryError    a device that cannot be added or found
-        ├── NotFound
-        └── Conflict
+    ├── RegistryError    a device that cannot be added or found
+    │   ├── NotFound
+    │   └── Conflict
+    └── RolloutError     a move of the fleet that cannot be made
+        ├── FilterError      a group's filter that cannot be read
+        ├── RulesError       waves or limits that make no sense
+        ├── RolloutNotFound  no such group, artifact or rollout
+        └── RolloutConflict  the rollout's state, or another rollout, forbids it
 """
 
 
@@ -48,3 +53,23 @@ class NotFound(RegistryError):  # noqa: N818 - it is the name people search for
 
 class Conflict(RegistryError):  # noqa: N818
     """It is there already, and different."""
+
+
+class RolloutError(ServerError):
+    """A move of the fleet that cannot be made."""
+
+
+class FilterError(RolloutError):
+    """A group's filter that cannot be read; the message says where."""
+
+
+class RulesError(RolloutError):
+    """Waves or limits that make no sense."""
+
+
+class RolloutNotFound(RolloutError):  # noqa: N818
+    """No such group, artifact or rollout."""
+
+
+class RolloutConflict(RolloutError):  # noqa: N818
+    """The rollout's own state, or another rollout, forbids it."""

@@ -122,11 +122,12 @@ def _start(supervisor: Supervisor, config: ServerConfig, listener: socket.socket
     began_ms = time.time_ns() // 1_000_000
     supervisor.start(_service_program(config, "ingest"))
     supervisor.start(_service_program(config, "watch"))
+    supervisor.start(_service_program(config, "rollouts"))
     supervisor.start(_service_program(config, "api", listener.fileno()))
     engine = open_engine(config.database_url)
     try:
         # With an outside broker that is away, ingest waits for it; the watch says so.
-        for name in mosquitto.SERVICES if config.embedded else (mosquitto.WATCH,):
+        for name in mosquitto.SERVICES if config.embedded else (mosquitto.WATCH, mosquitto.ROLLOUTS):
             supervisor.wait_until(partial(has_started, engine, name, began_ms), SERVICES_READY_S, name)
     finally:
         engine.dispose()

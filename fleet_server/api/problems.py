@@ -17,7 +17,16 @@ from starlette.exceptions import HTTPException
 
 from fleet_protocol.health import CATALOG
 from fleet_protocol.texts import _, mark
-from fleet_server.errors import Conflict, CsrRefused, NotFound, ServerError
+from fleet_server.errors import (
+    Conflict,
+    CsrRefused,
+    FilterError,
+    NotFound,
+    RolloutConflict,
+    RolloutNotFound,
+    RulesError,
+    ServerError,
+)
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,6 +52,25 @@ _FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
     (NotFound, 404, "not_found", mark("Look up the name in the list of devices.")),
     (Conflict, 409, "conflict", mark("Choose another name, or go on with the device that is there.")),
     (CsrRefused, 422, "csr_refused", mark("Make a P-256 key and a request for it with CN=<device id>.")),
+    (
+        FilterError,
+        422,
+        "bad_filter",
+        mark("Write terms like 'site=north profile=pi5 id=gw-1*'; all must hold, none are every device."),
+    ),
+    (RulesError, 422, "bad_rules", mark("Correct the waves or the group, and start it again.")),
+    (
+        RolloutNotFound,
+        404,
+        "not_found",
+        mark("See what there is: 'fleet group list', 'fleet artifact list', 'fleet rollout list'."),
+    ),
+    (
+        RolloutConflict,
+        409,
+        "rollout_conflict",
+        mark("Look at it with 'fleet rollout show ID'; wait for its end, or abort it."),
+    ),
     (ServerError, 500, "server_error", mark("Look at the server's log; the message says what to do.")),
 )
 

@@ -37,6 +37,8 @@ from fleet_server.database.models.updates import (
     DeviceGroup,
     Proposal,
     Rollout,
+    RolloutMember,
+    SentHint,
     Wave,
 )
 
@@ -70,6 +72,8 @@ __all__ = [
     "Request",
     "Role",
     "Rollout",
+    "RolloutMember",
+    "SentHint",
     "ServerHealth",
     "Service",
     "Site",
