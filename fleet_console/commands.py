@@ -1,15 +1,15 @@
 """The commands of ``fleet``: each asks the server and prints a table, or the answer itself as JSON."""
 
-import json
-import re
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from fleet_console import enrolling, tables
+from fleet_console import enrolling, rollouts, tables
+from fleet_console.durations import seconds
 from fleet_console.errors import ConsoleError, UsageError
+from fleet_console.options import AsJson, Data, TokenFile, Url, show
 from fleet_console.sources import connect
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id
@@ -18,8 +18,6 @@ _EPILOG: Final = _(
     "Exit codes: 0 done; 1 refused or failed (for 'health': something critical);"
     " 2 wrong command line; 3 the server does not answer."
 )
-_DURATION: Final = re.compile(r"(\d{1,6})(s|m|h|d)\Z")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 app: Final = typer.Typer(
     name="fleet",
@@ -32,18 +30,9 @@ device_app: Final = typer.Typer(help=_("The devices."), no_args_is_help=True)
 event_app: Final = typer.Typer(help=_("What policies raised."), no_args_is_help=True)
 app.add_typer(device_app, name="device")
 app.add_typer(event_app, name="event")
+app.add_typer(rollouts.group_app, name="group")
+app.add_typer(rollouts.rollout_app, name="rollout")
 
-Data = Annotated[
-    Path | None, typer.Option(help=_("The data folder of a server on this machine."), metavar="DIR")
-]
-Url = Annotated[
-    str | None,
-    typer.Option("--server", envvar="ARGAN_SERVER", help=_("The server's address."), metavar="URL"),
-]
-TokenFile = Annotated[
-    Path | None, typer.Option(envvar="ARGAN_TOKEN_FILE", help=_("The file with the token."), metavar="FILE")
-]
-AsJson = Annotated[bool, typer.Option("--json", help=_("Print the server's answer as JSON."))]
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The device's id."))]
 
 
@@ -68,7 +57,7 @@ def add(  # noqa: PLR0913 - the command's options
         enrolled = centre.post("/v1/devices", request).content
     enrolling.write_device(out, name, profile, enrolled)
     config = out / enrolling.CONFIGURATION
-    _print(
+    show(
         {"id": name, "folder": str(out), "configuration": str(config)},
         _("{name} is added. Name its sensors in {config}, then run: edge-agent run --config {config}").format(
             name=name, config=config
@@ -84,11 +73,11 @@ def list_(
     """Every device, page by page."""
     with connect(server, token_file, data) as centre:
         answer = centre.pages("/v1/devices")
-    _print(answer.content, tables.devices(answer.content, answer.now_ms), as_json=as_json)
+    show(answer.content, tables.devices(answer.content, answer.now_ms), as_json=as_json)
 
 
 @device_app.command("show", help=_("Show one device: what it is, how it is, and its newest values."))
-def show(
+def show_device(
     name: Name,
     *,
     data: Data = None,
@@ -102,7 +91,7 @@ def show(
         latest = centre.get(f"/v1/devices/{name}/readings")
     readings = latest.content["items"]
     text = tables.device(page, readings, latest.now_ms)
-    _print(page | {"latest": readings}, text, as_json=as_json)
+    show(page | {"latest": readings}, text, as_json=as_json)
 
 
 @event_app.command("list", help=_("List the newest events, the last one at the bottom."))
@@ -119,7 +108,7 @@ def events(
     with connect(server, token_file, data) as centre:
         answer = centre.pages("/v1/events", since_ms=_ago_ms(since))
     items = answer.content[-limit:]
-    _print(items, tables.events(items, answer.now_ms), as_json=as_json)
+    show(items, tables.events(items, answer.now_ms), as_json=as_json)
 
 
 @app.command("health", help=_("Show how the server is, and what to do next."))
@@ -130,19 +119,15 @@ def health(
     with connect(server, token_file, data) as centre:
         answer = centre.get("/v1/health")
     found = answer.content
-    _print(found, tables.health(found["items"], answer.now_ms) or _("The server is well."), as_json=as_json)
+    show(found, tables.health(found["items"], answer.now_ms) or _("The server is well."), as_json=as_json)
     if found["status"] == "critical":
         raise typer.Exit(ConsoleError.exit_code)
 
 
 def _ago_ms(duration: str) -> int:
-    match = _DURATION.match(duration)
-    if match is None:
+    past_s = seconds(duration)
+    if past_s is None:
         raise UsageError(
             _("--since {given!r} is no time; give for example 90s, 15m, 24h or 7d").format(given=duration)
         )
-    return max(0, int(time.time() * 1000) - int(match[1]) * _SECONDS[match[2]] * 1000)
-
-
-def _print(content: Any, text: str, *, as_json: bool) -> None:
-    typer.echo(json.dumps(content, indent=2) if as_json else text)
+    return max(0, int(time.time() * 1000) - past_s * 1000)

@@ -46,6 +46,10 @@ class Server:
         """What became of ``body``; raises as :meth:`get`."""
         return self._ask("POST", path, json=body)
 
+    def put(self, path: str, body: dict[str, Any]) -> Answer:
+        """What became of ``body``; raises as :meth:`get`."""
+        return self._ask("PUT", path, json=body)
+
     def pages(self, path: str, **parameters: str | int) -> Answer:
         """All items at ``path``, page by page; the clock is that of the last page."""
         items: list[Any] = []

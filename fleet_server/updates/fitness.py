@@ -2,9 +2,9 @@
 
 from importlib import import_module
 
-from fleet_protocol import manifest
-from fleet_protocol.errors import ManifestError
-from fleet_protocol.targets import Kind, Requirements, describe_model
+import msgspec
+
+from fleet_protocol.targets import Description
 from fleet_server.database.models import Artifact
 
 
@@ -20,14 +20,6 @@ def problems(artifact: Artifact, profile: str) -> list[str]:
         return []
     if profile not in schema.names():
         return []
-    found: list[str] = compatibility.problems(_requirements(artifact), schema.load(profile))
+    described = msgspec.json.decode(artifact.manifest, type=Description)
+    found: list[str] = compatibility.problems(described.requires, schema.load(profile))
     return found
-
-
-def _requirements(artifact: Artifact) -> Requirements:
-    if artifact.kind != Kind.MODEL:
-        return Requirements()
-    try:
-        return describe_model(manifest.parse(artifact.manifest.encode())).requires
-    except ManifestError:
-        return Requirements()

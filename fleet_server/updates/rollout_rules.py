@@ -21,8 +21,8 @@ MAX_SOAK_S: Final = 30 * 86_400
 _MOST_DEVICES: Final = 1_000_000
 _WHOLE: Final = 100
 
-_SHARE: Final = re.compile(r"(\d{1,3})%\Z")
-_COUNT: Final = re.compile(r"(\d{1,7})\Z")
+_SHARE: Final = re.compile(r"([0-9]{1,3})%\Z")
+_COUNT: Final = re.compile(r"([0-9]{1,7})\Z")
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
