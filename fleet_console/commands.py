@@ -1,13 +1,13 @@
 """The commands of ``fleet``: each asks the server and prints a table, or the answer itself as JSON."""
 
-import re
 import time
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from fleet_console import enrolling, keys, publishing, tables
+from fleet_console import enrolling, keys, publishing, rollouts, tables
+from fleet_console.durations import seconds
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.options import AsJson, Data, TokenFile, Url, show
 from fleet_console.sources import connect
@@ -18,8 +18,6 @@ _EPILOG: Final = _(
     "Exit codes: 0 done; 1 refused or failed (for 'health': something critical);"
     " 2 wrong command line; 3 the server does not answer."
 )
-_DURATION: Final = re.compile(r"(\d{1,6})(s|m|h|d)\Z")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 app: Final = typer.Typer(
     name="fleet",
@@ -38,6 +36,8 @@ app.add_typer(publishing.artifact_app, name="artifact")
 app.add_typer(publishing.bundle_app, name="bundle")
 app.command("assign", help=_("Let one device have one release, outside any rollout."))(publishing.assign)
 app.command("unassign", help=_("Let one device be given nothing of a name any more."))(publishing.unassign)
+app.add_typer(rollouts.group_app, name="group")
+app.add_typer(rollouts.rollout_app, name="rollout")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The device's id."))]
 
@@ -131,9 +131,9 @@ def health(
 
 
 def _ago_ms(duration: str) -> int:
-    match = _DURATION.match(duration)
-    if match is None:
+    past_s = seconds(duration)
+    if past_s is None:
         raise UsageError(
             _("--since {given!r} is no time; give for example 90s, 15m, 24h or 7d").format(given=duration)
         )
-    return max(0, int(time.time() * 1000) - int(match[1]) * _SECONDS[match[2]] * 1000)
+    return max(0, int(time.time() * 1000) - past_s * 1000)

@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("ingest", _ingest, _("store what devices send (started by serve)")),
         ("watch", _watch, _("watch the broker (started by serve)")),
+        ("rollouts", _rollouts, _("move rollouts on (started by serve)")),
         ("api", _api, _("answer over HTTP (started by serve)")),
         ("device", _device, _("give devices their updates over HTTPS (started by serve)")),
     ):
@@ -112,6 +113,12 @@ def _ingest(options: argparse.Namespace) -> None:
 
 def _watch(options: argparse.Namespace) -> None:
     from fleet_server.link.watch import run
+
+    run(load(options.data))
+
+
+def _rollouts(options: argparse.Namespace) -> None:
+    from fleet_server.updates.rollout_loop import run
 
     run(load(options.data))
 

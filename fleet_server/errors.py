@@ -11,12 +11,17 @@
     ├── RegistryError    a device that cannot be added or found
     │   ├── NotFound
     │   └── Conflict
-    └── UpdatesError     signed updates that cannot be published or given
-        ├── Refused      metadata or an artifact that is not as it has to be
-        ├── Stale        not the next version of what is there
-        ├── TooLarge
-        ├── NoCeremony   no keys were vouched for yet
-        └── NoArtifact   no such thing was published
+    ├── UpdatesError     signed updates that cannot be published or given
+    │   ├── Refused      metadata or an artifact that is not as it has to be
+    │   ├── Stale        not the next version of what is there
+    │   ├── TooLarge
+    │   ├── NoCeremony   no keys were vouched for yet
+    │   └── NoArtifact   no such thing was published
+    └── RolloutError     a move of the fleet that cannot be made
+        ├── FilterError      a group's filter that cannot be read
+        ├── RulesError       waves or limits that make no sense
+        ├── RolloutNotFound  no such group, artifact or rollout
+        └── RolloutConflict  the rollout's state, or another rollout, forbids it
 """
 
 
@@ -78,3 +83,23 @@ class NoCeremony(UpdatesError):  # noqa: N818
 
 class NoArtifact(UpdatesError):  # noqa: N818
     """No such artifact was published."""
+
+
+class RolloutError(ServerError):
+    """A move of the fleet that cannot be made."""
+
+
+class FilterError(RolloutError):
+    """A group's filter that cannot be read; the message says where."""
+
+
+class RulesError(RolloutError):
+    """Waves or limits that make no sense."""
+
+
+class RolloutNotFound(RolloutError):  # noqa: N818
+    """No such group, artifact or rollout."""
+
+
+class RolloutConflict(RolloutError):  # noqa: N818
+    """The rollout's own state, or another rollout, forbids it."""

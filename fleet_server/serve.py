@@ -140,10 +140,11 @@ def _start(
     supervisor.start(_service_program(config, "watch"))
     supervisor.start(_service_program(config, "api", people.fileno()))
     supervisor.start(_service_program(config, "device", devices.fileno()))
+    supervisor.start(_service_program(config, "rollouts"))
     engine = open_engine(config.database_url)
     try:
         # With an outside broker that is away, ingest waits for it; the watch says so.
-        for name in mosquitto.SERVICES if config.embedded else (mosquitto.WATCH,):
+        for name in mosquitto.SERVICES if config.embedded else (mosquitto.WATCH, mosquitto.ROLLOUTS):
             supervisor.wait_until(partial(has_started, engine, name, began_ms), SERVICES_READY_S, name)
     finally:
         engine.dispose()

@@ -20,10 +20,14 @@ from fleet_protocol.texts import _, mark
 from fleet_server.errors import (
     Conflict,
     CsrRefused,
+    FilterError,
     NoArtifact,
     NoCeremony,
     NotFound,
     Refused,
+    RolloutConflict,
+    RolloutNotFound,
+    RulesError,
     ServerError,
     Stale,
     TooLarge,
@@ -58,6 +62,25 @@ _FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
     (Stale, 409, "stale", mark("Publish on top of what is there: 'fleet publish' fetches it first.")),
     (TooLarge, 413, "too_large", mark("Publish something smaller.")),
     (NoCeremony, 409, "no_ceremony", mark("Hold a key ceremony: fleet key ceremony --help.")),
+    (
+        FilterError,
+        422,
+        "bad_filter",
+        mark("Write terms like 'site=north profile=pi5 id=gw-1*'; all must hold, none are every device."),
+    ),
+    (RulesError, 422, "bad_rules", mark("Correct the waves or the group, and start it again.")),
+    (
+        RolloutNotFound,
+        404,
+        "not_found",
+        mark("See what there is: 'fleet group list', 'fleet artifact list', 'fleet rollout list'."),
+    ),
+    (
+        RolloutConflict,
+        409,
+        "rollout_conflict",
+        mark("Look at it with 'fleet rollout show ID'; wait for its end, or abort it."),
+    ),
     (ServerError, 500, "server_error", mark("Look at the server's log; the message says what to do.")),
 )
 

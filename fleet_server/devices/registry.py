@@ -41,11 +41,16 @@ class DeviceSummary:
 
 @dataclass(frozen=True, slots=True)
 class DevicePage:
-    """Everything known of one device; ``reported`` is its own document, as of ``reported_ms``."""
+    """Everything known of one device; ``reported`` is its own document, as of ``reported_ms``.
+
+    ``desired`` is what it shall have: ``assignments``, each with kind, name, version, release and sha256.
+    """
 
     device: DeviceSummary
     reported: dict[str, Any] | None
     reported_ms: int | None
+    desired: dict[str, Any] | None
+    desired_ms: int | None
     certificate_ends_ms: int | None
 
 
@@ -106,6 +111,7 @@ def get_device(engine: Engine, tenant: str, device: str) -> DevicePage:
             raise _not_found(device)
         (summary,) = _summaries(session, tenant, [found])
         reported = session.get(Twin, (tenant, device, TwinHalf.REPORTED))
+        desired = session.get(Twin, (tenant, device, TwinHalf.DESIRED))
         ends = session.exec(
             select(Certificate.not_after_ms)
             .where(Certificate.tenant == tenant, Certificate.device == device)
@@ -116,6 +122,8 @@ def get_device(engine: Engine, tenant: str, device: str) -> DevicePage:
         device=summary,
         reported=json.loads(reported.document) if reported else None,
         reported_ms=reported.changed_ms if reported else None,
+        desired=json.loads(desired.document) if desired else None,
+        desired_ms=desired.changed_ms if desired else None,
         certificate_ends_ms=ends,
     )
 

@@ -101,6 +101,7 @@ class _Own(NamedTuple):
     topic: str
     payload: bytes
     expiry_s: int
+    retain: bool
 
     def packet(self, number: int, *, is_again: bool) -> bytes:
         """Its bytes under the packet identifier ``number``."""
@@ -108,6 +109,7 @@ class _Own(NamedTuple):
             self.topic,
             self.payload,
             qos=_QOS1,
+            retain=self.retain,
             packet_id=number,
             duplicate=is_again,
             message_expiry_interval=self.expiry_s,
@@ -143,6 +145,11 @@ class Subscriber:
     def is_connected(self) -> bool:
         """Whether the session is up and subscribed: what is published from now on will come."""
         return self._is_subscribed
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many own messages the broker has not taken yet."""
+        return len(self._waiting) + len(self._in_flight)
 
     def collect(self, limit: int, wait_s: float, linger_s: float) -> list[Arrival]:
         """Up to ``limit`` messages: waits ``wait_s`` for the first, ``linger_s`` for more to join it.
@@ -189,9 +196,9 @@ class Subscriber:
         ]
         self._outgoing += b"".join(acknowledged)
 
-    def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
+    def publish(self, topic: str, payload: bytes, expiry_s: int, *, retain: bool = False) -> None:
         """Send a message at least once, in order, as soon as the broker can take it."""
-        self._waiting.append(_Own(topic, payload, expiry_s))
+        self._waiting.append(_Own(topic, payload, expiry_s, retain))
         while len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
 
@@ -376,6 +383,9 @@ class Subscriber:
             self._outgoing += own.packet(number, is_again=True)
 
     def _subscribe(self) -> None:
+        if not self._subscriptions:  # it only speaks; MQTT knows no empty subscription
+            self._is_subscribed = True
+            return
         filters = [
             mqtt5.TopicFilter(
                 one.topics,

@@ -8,8 +8,9 @@ from sqlmodel import Session
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
 from fleet_server.database.engine import writing
-from fleet_server.database.models import Artifact, Assignment, Device
+from fleet_server.database.models import Artifact, Device
 from fleet_server.errors import NoArtifact, NotFound
+from fleet_server.updates import assignments
 from fleet_server.updates.artifacts import find
 
 
@@ -31,12 +32,7 @@ def assign(engine: Engine, tenant: str, device: str, what: tuple[Kind, str], rel
                 )
             )
         session.expunge(artifact)
-        key = (tenant, device, kind.value, name)
-        row = session.get(Assignment, key) or Assignment(
-            tenant=tenant, device=device, kind=kind.value, name=name, artifact="", assigned_ms=0
-        )
-        row.artifact, row.assigned_ms = artifact.sha256, time.time_ns() // 1_000_000
-        session.add(row)
+        assignments.assign(session, tenant, what, {device: artifact.sha256}, _now_ms())
     return artifact
 
 
@@ -46,14 +42,15 @@ def withdraw(engine: Engine, tenant: str, device: str, what: tuple[Kind, str]) -
     Raises:
         NotFound: there is no such device.
     """
-    kind, name = what
     with writing(engine) as session:
         _require_device(session, tenant, device)
-        row = session.get(Assignment, (tenant, device, kind.value, name))
-        if row is not None:
-            session.delete(row)
+        assignments.assign(session, tenant, what, {device: None}, _now_ms())
 
 
 def _require_device(session: Session, tenant: str, device: str) -> None:
     if session.get(Device, (tenant, device)) is None:
         raise NotFound(_("there is no device {device!r}").format(device=device[:80]))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

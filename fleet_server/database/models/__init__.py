@@ -38,6 +38,8 @@ from fleet_server.database.models.updates import (
     Directive,
     Proposal,
     Rollout,
+    RolloutMember,
+    SentHint,
     Wave,
 )
 
@@ -72,6 +74,8 @@ __all__ = [
     "Request",
     "Role",
     "Rollout",
+    "RolloutMember",
+    "SentHint",
     "ServerHealth",
     "Service",
     "Site",

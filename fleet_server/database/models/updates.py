@@ -70,7 +70,7 @@ class DeviceGroup(Model, table=True):
 
 
 class Rollout(Model, table=True):
-    """A move of a group to an artifact."""
+    """A move of a group to an artifact; ``detail`` says why it ended as it did."""
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant", "device_group"], ["device_group.tenant", "device_group.name"]),
@@ -83,21 +83,58 @@ class Rollout(Model, table=True):
     artifact: str = Field(max_length=64)
     state: str = Field(max_length=16)
     rules: str = Field(sa_type=Text)
+    reason: str = Field(max_length=200)
+    detail: str = Field(default="", max_length=300)
     created_ms: int = integer()
+    ended_ms: int | None = integer(default=None)
 
 
 class Wave(Model, table=True):
-    """The devices that a rollout moves together, in order."""
+    """A step of a rollout: when its devices were assigned, and when the last of them had ended."""
 
     __table_args__ = (ForeignKeyConstraint(["tenant", "rollout"], ["rollout.tenant", "rollout.id"]),)
 
     tenant: str = Field(primary_key=True, max_length=63)
     rollout: str = Field(primary_key=True, max_length=36)
     number: int = Field(primary_key=True)
-    state: str = Field(max_length=16)
-    devices: str = Field(sa_type=Text)
     started_ms: int | None = integer(default=None)
     ended_ms: int | None = integer(default=None)
+
+
+class RolloutMember(Model, table=True):
+    """A device of a rollout, in the wave that it was cut into; wave 0 holds those that it does not fit.
+
+    ``previous`` is what the device was to have when the rollout began. ``tried`` marks the failure
+    of an earlier try that it reported when it was assigned. ``since_ms`` is when its state changed.
+    """
+
+    __table_args__ = (
+        of_device(),
+        ForeignKeyConstraint(["tenant", "rollout"], ["rollout.tenant", "rollout.id"]),
+        ForeignKeyConstraint(["tenant", "previous"], ["artifact.tenant", "artifact.sha256"]),
+    )
+
+    tenant: str = Field(primary_key=True, max_length=63)
+    rollout: str = Field(primary_key=True, max_length=36)
+    device: str = Field(primary_key=True, max_length=63)
+    wave: int
+    state: str = Field(max_length=16)
+    previous: str | None = Field(default=None, max_length=64)
+    tried: str = Field(default="", max_length=200)
+    refusal: str = Field(default="", max_length=200)
+    detail: str = Field(default="", max_length=200)
+    since_ms: int = integer()
+
+
+class SentHint(Model, table=True):
+    """The version of its desired half that the broker last took a hint of, for a device, and when."""
+
+    __table_args__ = (of_device(),)
+
+    tenant: str = Field(primary_key=True, max_length=63)
+    device: str = Field(primary_key=True, max_length=63)
+    version: int = integer()
+    sent_ms: int = integer()
 
 
 class Proposal(Model, table=True):

@@ -1,0 +1,217 @@
+"""``fleet group`` and ``fleet rollout``: who is meant, and moving them to a release in waves."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from fleet_console import rollout_text
+from fleet_console.durations import seconds
+from fleet_console.errors import ConsoleError, UsageError
+from fleet_console.options import AsJson, Data, TokenFile, Url, show
+from fleet_console.rollout_watch import watch
+from fleet_console.sources import Server, connect
+from fleet_protocol.texts import _
+
+group_app: Final = typer.Typer(help=_("Groups of devices: saved filters."), no_args_is_help=True)
+rollout_app: Final = typer.Typer(help=_("Moving a group to a release, in waves."), no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help=_("The rollout, as 'fleet rollout list' names it."))]
+Yes = Annotated[bool, typer.Option("--yes", help=_("Do it without asking."))]
+
+
+@group_app.command("set", help=_("Save a filter: site=north profile=pi5 id=gw-1*; none is every device."))
+def set_group(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=_("The group's name."))],
+    terms: Annotated[list[str] | None, typer.Argument(metavar="[TERM]...", help=_("What must hold."))] = None,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save a filter under a name."""
+    with connect(server, token_file, data) as centre:
+        group = centre.put(f"/v1/groups/{name}", {"filter": " ".join(terms or ())}).content
+    text = _("{name} holds {devices} devices now.").format(name=name, devices=group["devices"])
+    show(group, text, as_json=as_json)
+
+
+@group_app.command("list", help=_("List the groups and how many devices each holds now."))
+def list_groups(
+    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """Every group."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.pages("/v1/groups")
+    show(answer.content, rollout_text.groups(answer.content, answer.now_ms), as_json=as_json)
+
+
+@rollout_app.command("start", help=_("Move a group to a release, wave by wave."))
+def start(  # noqa: PLR0913 - the command's options
+    *,
+    group: Annotated[str, typer.Option(metavar="GROUP", help=_("Who gets it."))],
+    release: Annotated[int, typer.Option(min=1, metavar="N", help=_("Which release of it."))],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help=_("Why, for whoever asks later."))],
+    model: Annotated[str | None, typer.Option(metavar="NAME", help=_("The model."))] = None,
+    policy: Annotated[str | None, typer.Option(metavar="NAME", help=_("Or the policy."))] = None,
+    wave: Annotated[
+        str,
+        typer.Option(metavar="LIST", help=_("How much of the group has it after each wave: 10%, or 5.")),
+    ] = "10%,50%,100%",
+    max_failures: Annotated[
+        int, typer.Option(min=0, metavar="N", help=_("More devices failing than so many end it."))
+    ] = 0,
+    soak: Annotated[
+        str, typer.Option(metavar="TIME", help=_("From the end of a wave to the next: 60s, 15m, 24h."))
+    ] = "60s",
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a rollout."""
+    kind, name = _what(model, policy)
+    body = {
+        "group": group,
+        "kind": kind,
+        "name": name,
+        "release": release,
+        "waves": [part.strip() for part in wave.split(",")],
+        "max_failures": max_failures,
+        "soak_s": _soak_s(soak),
+        "reason": reason,
+    }
+    with connect(server, token_file, data) as centre:
+        page = centre.post("/v1/rollouts", body).content
+    _say(page, _("It has begun. See it go: fleet rollout watch {id}"), as_json=as_json)
+
+
+@rollout_app.command("list", help=_("List the rollouts, the newest first."))
+def list_rollouts(
+    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """Every rollout."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.pages("/v1/rollouts")
+    show(answer.content, rollout_text.rollouts(answer.content, answer.now_ms), as_json=as_json)
+
+
+@rollout_app.command("show", help=_("Show one rollout: its waves, its devices, and why each is where it is."))
+def show_rollout(
+    identity: Id,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """One rollout's page."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.get(f"/v1/rollouts/{identity}")
+    show(answer.content, rollout_text.page(answer.content, answer.now_ms), as_json=as_json)
+
+
+@rollout_app.command("watch", help=_("Watch a rollout until it ends; exit code 0 where it is done."))
+def watch_rollout(
+    identity: Id,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help=_("A line of JSON whenever it moved."))] = False,
+) -> None:
+    """Watch until the end."""
+    with connect(server, token_file, data) as centre:
+        state = watch(centre, identity, as_json=as_json)
+    if state != rollout_text.DONE:
+        raise typer.Exit(ConsoleError.exit_code)
+
+
+@rollout_app.command("pause", help=_("Open no further wave; devices that are under way go on."))
+def pause(
+    identity: Id,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pause it."""
+    with connect(server, token_file, data) as centre:
+        page = _act(centre, identity, "pause")
+    _say(page, _("It is paused. Go on with: fleet rollout resume {id}"), as_json=as_json)
+
+
+@rollout_app.command("resume", help=_("Go on after a pause."))
+def resume(
+    identity: Id,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Resume it."""
+    with connect(server, token_file, data) as centre:
+        page = _act(centre, identity, "resume")
+    _say(page, _("It goes on."), as_json=as_json)
+
+
+@rollout_app.command("abort", help=_("End it: no device that has not begun gets the release any more."))
+def abort(
+    identity: Id,
+    *,
+    yes: Yes = False,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Abort it, once somebody has confirmed that."""
+    with connect(server, token_file, data) as centre:
+        if not yes:
+            before = centre.get(f"/v1/rollouts/{identity}").content
+            _confirm(identity, before["rollout"])
+        page = _act(centre, identity, "abort")
+    _say(page, _("It is aborted; devices that had begun are seen through."), as_json=as_json)
+
+
+def _act(centre: Server, identity: str, action: str) -> Any:
+    return centre.post(f"/v1/rollouts/{identity}/{action}", {}).content
+
+
+def _say(page: Any, text: str, *, as_json: bool) -> None:
+    rollout = page["rollout"]
+    first = rollout_text.headline(rollout)
+    show(page, f"{first}\n{text.format(id=rollout['id'])}", as_json=as_json)
+
+
+def _confirm(identity: str, rollout: Any) -> None:
+    """Have the rollout's id typed: what ends cannot be resumed."""
+    typer.echo(rollout_text.headline(rollout), err=True)
+    question = _("It cannot be resumed afterwards. Type {id} to abort it").format(id=identity)
+    try:
+        answer = typer.prompt(question, default="", show_default=False, err=True)
+    except typer.Abort:
+        answer = ""
+    if answer.strip() != identity:
+        raise ConsoleError(
+            _("nothing was changed; confirm by typing {id}, or give --yes").format(id=identity)
+        )
+
+
+def _what(model: str | None, policy: str | None) -> tuple[str, str]:
+    if model is not None and policy is None:
+        return "model", model
+    if policy is not None and model is None:
+        return "policy", policy
+    raise UsageError(_("what shall be rolled out? Give --model NAME or --policy NAME, one of them"))
+
+
+def _soak_s(text: str) -> int:
+    soak_s = seconds(text)
+    if soak_s is None:
+        raise UsageError(
+            _("--soak {given!r} is no time; give for example 60s, 15m or 24h").format(given=text)
+        )
+    return soak_s

@@ -1,0 +1,110 @@
+"""Which artifact each device shall have, and the desired half of its twin, which says the same.
+
+Whoever changes an assignment does it here, inside a transaction of its own: the desired half then
+gets its next version, and the rollouts process publishes that as a hint (:mod:`.hints`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from fleet_protocol.targets import Kind
+from fleet_server.database.models import Artifact, Assignment, Twin, TwinHalf
+
+AT_ONCE: Final = 500
+"""Devices named in one statement; a database takes some thousands of values."""
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One artifact that a device shall have."""
+
+    kind: str
+    name: str
+    version: str
+    release: int
+    sha256: str
+
+
+def assign(
+    session: Session, tenant: str, what: tuple[Kind, str], wishes: Mapping[str, str | None], now_ms: int
+) -> None:
+    """Let each device of ``wishes`` have that artifact of the kind and name ``what``; None is none.
+
+    Within the caller's transaction. The artifacts are there, and the devices are registered.
+    """
+    kind, name = what
+    for devices in _parts(sorted(wishes)):
+        present = {row.device: row for row in session.exec(_of(tenant, devices, what).with_for_update())}
+        for device in devices:
+            artifact, row = wishes[device], present.get(device)
+            if artifact is None:
+                if row is not None:
+                    session.delete(row)
+            elif row is None or row.artifact != artifact:
+                row = row or Assignment(
+                    tenant=tenant, device=device, kind=kind, name=name, artifact="", assigned_ms=0
+                )
+                row.artifact, row.assigned_ms = artifact, now_ms
+                session.add(row)
+        session.flush()
+        _refresh(session, tenant, devices, now_ms)
+
+
+def wishes_of(session: Session, tenant: str, devices: Sequence[str]) -> dict[str, list[Wish]]:
+    """What each of ``devices`` shall have, by kind and name; at most :data:`AT_ONCE` devices."""
+    rows = session.exec(
+        select(Assignment.device, Artifact)
+        .where(Assignment.tenant == tenant, col(Assignment.device).in_(devices))
+        .where(Artifact.tenant == Assignment.tenant, Artifact.sha256 == Assignment.artifact)
+        .order_by(col(Assignment.device), col(Assignment.kind), col(Assignment.name))
+    )
+    found: dict[str, list[Wish]] = {device: [] for device in devices}
+    for device, artifact in rows:
+        found[device].append(
+            Wish(artifact.kind, artifact.name, artifact.version, artifact.release, artifact.sha256)
+        )
+    return found
+
+
+def _refresh(session: Session, tenant: str, devices: Sequence[str], now_ms: int) -> None:
+    """Make the desired half of each device say what its assignments say; a change is a new version."""
+    twins = {
+        twin.device: twin
+        for twin in session.exec(
+            select(Twin)
+            .where(Twin.tenant == tenant, Twin.half == TwinHalf.DESIRED, col(Twin.device).in_(devices))
+            .with_for_update()
+        )
+    }
+    for device, wishes in wishes_of(session, tenant, devices).items():
+        document = msgspec.json.encode({"assignments": wishes}).decode()
+        twin = twins.get(device)
+        if twin is None:
+            whose = {"tenant": tenant, "device": device, "half": TwinHalf.DESIRED.value}
+            session.add(Twin(**whose, version=1, changed_ms=now_ms, document=document))
+        elif twin.document != document:
+            twin.version, twin.changed_ms, twin.document = twin.version + 1, now_ms, document
+            session.add(twin)
+    session.flush()
+
+
+def _of(tenant: str, devices: Iterable[str], what: tuple[Kind, str]) -> SelectOfScalar[Assignment]:
+    kind, name = what
+    return (
+        select(Assignment)
+        .where(Assignment.tenant == tenant, Assignment.kind == kind, Assignment.name == name)
+        .where(col(Assignment.device).in_(devices))
+        .order_by(col(Assignment.device))
+    )
+
+
+def _parts(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), AT_ONCE):
+        yield items[start : start + AT_ONCE]

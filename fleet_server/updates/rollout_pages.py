@@ -1,0 +1,244 @@
+"""Rollouts as people see them: the list, and one rollout's page with every device's state."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from sqlalchemy import Engine
+from sqlmodel import Session, col, select
+
+from fleet_protocol.messages import UpdateReport
+from fleet_protocol.texts import _
+from fleet_server.database.models import Artifact, Presence, Rollout, RolloutMember, Twin, TwinHalf, Wave
+from fleet_server.devices.health import DeviceState, Signs, state_of
+from fleet_server.errors import RolloutNotFound
+from fleet_server.updates.rollout_decision import UNSETTLED, MemberState
+from fleet_server.updates.rollout_rules import Rules
+from fleet_server.updates.rollouts import LEFT_OUT, report_of
+
+_HALVES: Final = (TwinHalf.STATUS, TwinHalf.REPORTED)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSummary:
+    """A rollout in a list; ``counts`` is how many devices are in each state."""
+
+    id: str
+    state: str
+    detail: str
+    reason: str
+    group: str
+    kind: str
+    name: str
+    release: int
+    version: str
+    waves: list[str]
+    max_failures: int
+    soak_s: int
+    created_ms: int
+    ended_ms: int | None
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A device of a rollout. ``update`` is what it reports: a state, and how many bytes of all it has.
+
+    ``is_holding`` says that the wave waits for a device that is not there.
+    """
+
+    id: str
+    state: str
+    since_ms: int
+    presence: str
+    is_holding: bool
+    update: str
+    done: int
+    size: int
+    refusal: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaveView:
+    """A wave: waiting, open, or ended; ``next_ms`` is when the one after it may open."""
+
+    number: int
+    state: str
+    started_ms: int | None
+    ended_ms: int | None
+    next_ms: int | None
+    devices: list[MemberView]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """Everything about one rollout; ``left_out`` are the devices that the artifact does not fit."""
+
+    rollout: RolloutSummary
+    waves: list[WaveView]
+    left_out: list[MemberView]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What is known of a device beside the rollout."""
+
+    presence: DeviceState
+    report: UpdateReport | None
+
+
+def list_rollouts(engine: Engine, tenant: str, after: str, limit: int) -> list[RolloutSummary]:
+    """At most ``limit`` rollouts, the newest first, from the first one older than ``after`` on.
+
+    Raises:
+        RolloutNotFound: there is no rollout ``after``.
+    """
+    newest_first = (col(Rollout.created_ms).desc(), col(Rollout.id).desc())
+    query = select(Rollout).where(Rollout.tenant == tenant)
+    with Session(engine) as session:
+        if after:
+            last = _require(session, tenant, after)
+            query = query.where(
+                (col(Rollout.created_ms) < last.created_ms)
+                | ((col(Rollout.created_ms) == last.created_ms) & (col(Rollout.id) < last.id))
+            )
+        rows = session.exec(query.order_by(*newest_first).limit(limit)).all()
+        return [_summary(session, row) for row in rows]
+
+
+def get_rollout(engine: Engine, tenant: str, identity: str) -> RolloutPage:
+    """Everything about one rollout.
+
+    Raises:
+        RolloutNotFound: there is none.
+    """
+    with Session(engine) as session:
+        row = _require(session, tenant, identity)
+        summary = _summary(session, row)
+        waves = session.exec(
+            select(Wave).where(Wave.tenant == tenant, Wave.rollout == identity).order_by(col(Wave.number))
+        ).all()
+        members = session.exec(
+            select(RolloutMember)
+            .where(RolloutMember.tenant == tenant, RolloutMember.rollout == identity)
+            .order_by(col(RolloutMember.device))
+        ).all()
+        sights = _sights(session, row)
+    views: dict[int, list[MemberView]] = {number: [] for number in range(len(waves) + 1)}
+    for member in members:
+        views[member.wave].append(_member(member, sights[member.device], summary.release))
+    return RolloutPage(
+        rollout=summary,
+        waves=[_wave(wave, summary, views[wave.number], len(waves)) for wave in waves],
+        left_out=views[LEFT_OUT],
+    )
+
+
+def _require(session: Session, tenant: str, identity: str) -> Rollout:
+    row = session.get(Rollout, (tenant, identity))
+    if row is None:
+        raise RolloutNotFound(_("there is no rollout {id!r}").format(id=identity[:80]))
+    return row
+
+
+def _summary(session: Session, row: Rollout) -> RolloutSummary:
+    artifact = session.get_one(Artifact, (row.tenant, row.artifact))
+    rules = msgspec.json.decode(row.rules, type=Rules)
+    states = session.exec(
+        select(RolloutMember.state)
+        .where(RolloutMember.tenant == row.tenant, RolloutMember.rollout == row.id)
+        .where(RolloutMember.wave != LEFT_OUT)
+    )
+    counted = Counter(states)
+    return RolloutSummary(
+        id=row.id,
+        state=row.state,
+        detail=row.detail,
+        reason=row.reason,
+        group=row.device_group,
+        kind=artifact.kind,
+        name=artifact.name,
+        release=artifact.release,
+        version=artifact.version,
+        waves=list(rules.waves),
+        max_failures=rules.max_failures,
+        soak_s=rules.soak_s,
+        created_ms=row.created_ms,
+        ended_ms=row.ended_ms,
+        counts={state.value: counted[state] for state in MemberState},
+    )
+
+
+def _sights(session: Session, row: Rollout) -> dict[str, _Sight]:
+    """What is known of every device of the rollout."""
+    artifact = session.get_one(Artifact, (row.tenant, row.artifact))
+    names = select(RolloutMember.device).where(
+        RolloutMember.tenant == row.tenant, RolloutMember.rollout == row.id
+    )
+    heard = {
+        one.device: one.heard_ms
+        for one in session.exec(
+            select(Presence).where(Presence.tenant == row.tenant, col(Presence.device).in_(names))
+        )
+    }
+    documents = {
+        (one.device, one.half): one.document
+        for one in session.exec(
+            select(Twin)
+            .where(Twin.tenant == row.tenant, col(Twin.half).in_(_HALVES))
+            .where(col(Twin.device).in_(names))
+        )
+    }
+    now_ms = time.time_ns() // 1_000_000
+    return {
+        device: _sight(device, heard.get(device), documents, artifact, now_ms)
+        for device in session.exec(names)
+    }
+
+
+def _sight(
+    device: str,
+    heard_ms: int | None,
+    documents: Mapping[tuple[str, str], str],
+    artifact: Artifact,
+    now_ms: int,
+) -> _Sight:
+    status = json.loads(documents.get((device, TwinHalf.STATUS), "{}"))
+    reported = documents.get((device, TwinHalf.REPORTED))
+    return _Sight(
+        presence=state_of(Signs(heard_ms, bool(status.get("online"))), now_ms),
+        report=report_of(reported, artifact) if reported else None,
+    )
+
+
+def _member(member: RolloutMember, sight: _Sight, release: int) -> MemberView:
+    report = sight.report if sight.report and sight.report.release == release else None
+    return MemberView(
+        id=member.device,
+        state=member.state,
+        since_ms=member.since_ms,
+        presence=sight.presence,
+        is_holding=member.state == MemberState.ASSIGNED and sight.presence is not DeviceState.ONLINE,
+        update=report.state if report else "",
+        done=report.done if report else 0,
+        size=report.size if report else 0,
+        refusal=member.refusal,
+        detail=member.detail or (report.detail if report and member.state in UNSETTLED else ""),
+    )
+
+
+def _wave(row: Wave, rollout: RolloutSummary, devices: Sequence[MemberView], last: int) -> WaveView:
+    state = "waiting" if row.started_ms is None else "open" if row.ended_ms is None else "ended"
+    return WaveView(
+        number=row.number,
+        state=state,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+        next_ms=None if row.ended_ms is None or row.number == last else row.ended_ms + rollout.soak_s * 1000,
+        devices=list(devices),
+    )
