@@ -20,8 +20,8 @@ from tests.support.waiting import free_port
 
 pytest.importorskip("openvino")
 
-from fleet_server.escalation.openvino import OpenVinoBackend  # noqa: E402
-from tests.support.central import expected, write_central  # noqa: E402
+from fleet_server.escalation.openvino import OpenVinoBackend
+from tests.support.central import expected, write_central
 
 GATEWAYS = ("gw-1", "gw-2")
 DEADLINE_S = 20.0

@@ -1,6 +1,5 @@
 """From an agent's doubt to the inference that supersedes it: real agent, broker, server, model."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
