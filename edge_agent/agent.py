@@ -12,10 +12,11 @@ from edge_agent.allowance import Allowance, allowance
 from edge_agent.clock import Clock
 from edge_agent.config import Config, Modbus, SensorConfig
 from edge_agent.errors import ConfigError, FolderInUse
+from edge_agent.escalation.desk import Desk
 from edge_agent.link.identity import Identity
 from edge_agent.link.transport import Transport
 from edge_agent.link.uplink import Uplink
-from edge_agent.models import Models
+from edge_agent.models import Models, Setting
 from edge_agent.pipeline.keeper import Keeper
 from edge_agent.sensors.base import Sensor
 from edge_agent.sensors.poller import Poller
@@ -33,7 +34,7 @@ from edge_agent.updates.executor import Executor, Terms
 from edge_agent.updates.records import Installed
 from edge_agent.updates.store import Store as Artifacts
 from edge_agent.updates.updates import Updates, folder_of
-from fleet_protocol.messages import Hint, Message, ModelReport
+from fleet_protocol.messages import Answer, Hint, Message, ModelReport
 from fleet_protocol.texts import _
 from fleet_protocol.topics import Channel
 
@@ -59,13 +60,13 @@ class Agent:
         self._sender = Sender(self.store, clock, self.health, limits)
         self._artifacts = Artifacts(folder_of(config))
         self._executor: Executor | None = None
+        self._desk = Desk(clock, self.health)
         self._models = Models(
             config.models,
             self.health,
-            config.time_factor,
+            Setting(config.time_factor, clock, self._desk, self.allowance.profile.runtimes.allowed),
             self._artifacts,
             self._installed,
-            self.allowance.profile.runtimes.allowed,
         )
         self.updates: Final = Updates(config, config.updates, clock, self.health) if config.updates else None
         self._keeper = Keeper(config.data, clock)
@@ -108,6 +109,7 @@ class Agent:
     def _tasks(self, recorder: Recorder) -> dict[str, Work]:
         config = self._config
         updates = self.updates
+        self._desk.record = recorder.note
         reporter = Reporter(
             config,
             self._clock,
@@ -123,13 +125,19 @@ class Agent:
             recorder.pipeline, reporter.models = pipeline, models
             self.health.changed.set()
 
+        def answered(message: Message) -> None:
+            if isinstance(message, Answer):
+                self._desk.hear(message)
+
         uplink = Uplink(
             Transport(self._identity, config.broker, self._clock),
             self._sender,
+            self._desk,
             reporter,
             self.health,
             config.broker.reconnect_cap_s,
         )
+        uplink.listen(Channel.ANSWER, answered)
         pollers = {
             f"sensor.{sensor.name}": Poller(
                 sensor, self._clock, self.health, recorder.take, asked.stuck_after_s
@@ -138,7 +146,11 @@ class Agent:
         }
         models: dict[str, Work] = {}
         if config.models or updates or self._installed().slots:
-            models = {"models": lambda: self._models.run(use), "memory": self._keeper.run}
+            models = {
+                "models": lambda: self._models.run(use),
+                "memory": self._keeper.run,
+                "escalation": self._desk.run,
+            }
         return {
             "recorder": recorder.run,
             "uplink": uplink.run,

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from edge_agent.clock import Clock
 from edge_agent.config import Model as ModelConfig
 from edge_agent.errors import InferenceError, ModelRefused, UpdateUnfit
+from edge_agent.escalation.desk import Desk
 from edge_agent.lineup import Choice, Fitting, line_up
 from edge_agent.pipeline.vitals import Vitals
 from edge_agent.service.health import HealthBoard
@@ -61,6 +63,16 @@ class _Place:
     policy: "CompiledPolicy | None"
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all models of an agent share: their world's pace, the desk for doubts, runtimes by preference."""
+
+    time_factor: float
+    clock: Clock
+    desk: Desk
+    runtimes: Sequence[Runtime] = tuple(Runtime)
+
+
 class Models:
     """The open models of one agent; what cannot be opened is a health code, and the rest work."""
 
@@ -68,17 +80,15 @@ class Models:
         self,
         configs: Sequence[ModelConfig],
         health: HealthBoard,
-        time_factor: float,
+        setting: Setting,
         store: Store,
         installed: Callable[[], Installed],
-        preferred: Sequence[Runtime] = tuple(Runtime),
     ) -> None:
         self._configs = configs
         self._health = health
-        self._time_factor = time_factor
+        self._setting = setting
         self._store = store
         self._installed = installed
-        self._preferred = preferred
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._worker: Worker | None = None
         self._places: dict[str, _Place] = {}
@@ -162,7 +172,7 @@ class Models:
         place = await self._in_thread(partial(self._placed, fitting, opened))
         if before is None or (before.open, before.policy_choice) != (place.open, place.policy_choice):
             self._places[name] = place
-            pipeline.replace(_model(place))
+            pipeline.replace(self._model(place))
             if before is not None and before.open is not opened:
                 self._give_back(before.open)
             self._hand_over()
@@ -196,9 +206,23 @@ class Models:
         from edge_agent.pipeline.pipeline import Pipeline
 
         if self._pipeline is None:
-            models = list(map(_model, self._places.values()))
-            self._pipeline = Pipeline(models, self._health, self._time_factor)
+            models = list(map(self._model, self._places.values()))
+            self._pipeline = Pipeline(models, self._health, self._setting.time_factor)
         return self._pipeline
+
+    def _model(self, place: _Place) -> "Model":
+        """What the pipeline needs of ``place``: its doubts, where its policy has an escalation table."""
+        from edge_agent.escalation.doubts import Doubts
+        from edge_agent.escalation.phrasing import Phrasing
+        from edge_agent.pipeline.pipeline import Model
+
+        session, setting = place.open.session, self._setting
+        escalation = place.policy.policy.escalation if place.policy else None
+        if escalation is None:
+            return Model(session, place.policy)
+        phrasing = Phrasing(session.manifest, setting.time_factor)
+        doubts = Doubts(session.digest, escalation, phrasing, setting.desk, setting.clock, self._health)
+        return Model(session, place.policy, doubts)
 
     def _close_models(self) -> None:
         """Also before a second attempt: a model that is open twice would answer twice."""
@@ -262,7 +286,7 @@ class Models:
             choice.path,
             isolation=fitting.isolation,
             runtime=fitting.runtime,
-            preferred=self._preferred,
+            preferred=self._setting.runtimes,
             worker=self._worker if shared else None,
         )
         _LOG.info(
@@ -315,12 +339,6 @@ def _require_metrics(manifest: "Manifest", metrics: frozenset[str]) -> None:
                 name=manifest.name, missing=", ".join(missing)
             )
         )
-
-
-def _model(place: _Place) -> "Model":
-    from edge_agent.pipeline.pipeline import Model
-
-    return Model(place.open.session, place.policy)
 
 
 def _report(place: _Place) -> ModelReport:

@@ -7,7 +7,8 @@
     ├── MessageError    bytes that are no message of ours
     ├── ManifestError   an artifact manifest that cannot be used
     ├── PolicyError     a policy that does not parse or does not type-check
-    └── TargetError     signed metadata whose description of an artifact cannot be used
+    ├── TargetError     signed metadata whose description of an artifact cannot be used
+    └── CentralError    a central model's manifest or answer that cannot be used
 """
 
 
@@ -33,3 +34,7 @@ class PolicyError(ProtocolError):
 
 class TargetError(ProtocolError):
     """A target of a repository whose description does not parse or is another artifact's."""
+
+
+class CentralError(ProtocolError):
+    """A central model's manifest that does not parse or contradicts itself, or an answer that is none."""

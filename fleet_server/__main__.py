@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         ("ingest", _ingest, _("store what devices send (started by serve)")),
         ("watch", _watch, _("watch the broker (started by serve)")),
         ("rollouts", _rollouts, _("move rollouts on (started by serve)")),
+        ("escalation", _escalation, _("answer what devices ask (started by serve)")),
         ("api", _api, _("answer over HTTP (started by serve)")),
         ("device", _device, _("give devices their updates over HTTPS (started by serve)")),
     ):
@@ -90,6 +91,27 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="PORT",
         help=_("where devices fetch updates; 0 for any free one (default)"),
     )
+    _add_escalation(serve)
+
+
+def _add_escalation(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--central-model",
+        type=_path_or_none,
+        metavar="DIR",
+        help=_("folder of the model that answers devices' questions; '' for none (default)"),
+    )
+    serve.add_argument(
+        "--inference-url",
+        metavar="URL",
+        help=_("a server that runs it (Open Inference Protocol v2); '' for this server itself (default)"),
+    )
+    serve.add_argument(
+        "--device-questions-per-hour", type=float, metavar="N", help=_("of one device; default 3600")
+    )
+    serve.add_argument(
+        "--tenant-questions-per-hour", type=float, metavar="N", help=_("of all devices; default 36000")
+    )
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -123,6 +145,12 @@ def _rollouts(options: argparse.Namespace) -> None:
     run(load(options.data))
 
 
+def _escalation(options: argparse.Namespace) -> None:
+    from fleet_server.escalation.service import run
+
+    run(load(options.data))
+
+
 def _api(options: argparse.Namespace) -> None:
     from fleet_server.api.app import run
 
@@ -143,6 +171,10 @@ def _openapi(_options: argparse.Namespace) -> None:
 
 def _folder(text: str) -> Path:
     return Path(text).resolve()
+
+
+def _path_or_none(text: str) -> str:
+    return str(_folder(text)) if text else ""
 
 
 def entry() -> NoReturn:

@@ -141,6 +141,7 @@ def _start(
     supervisor.start(_service_program(config, "api", people.fileno()))
     supervisor.start(_service_program(config, "device", devices.fileno()))
     supervisor.start(_service_program(config, "rollouts"))
+    supervisor.start(_service_program(config, "escalation"))
     engine = open_engine(config.database_url)
     try:
         # With an outside broker that is away, ingest waits for it; the watch says so.

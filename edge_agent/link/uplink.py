@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from edge_agent.backoff import FullJitter
 from edge_agent.errors import LinkDown, LinkError, LinkRefused
+from edge_agent.escalation.desk import Desk
 from edge_agent.link.transport import Connection, Transport
 from edge_agent.service.health import HealthBoard
 from edge_agent.tasks import together
@@ -47,12 +48,14 @@ class Uplink:
         self,
         transport: Transport,
         sender: Sender,
+        desk: Desk,
         speaker: Speaker,
         health: HealthBoard,
         reconnect_cap_s: float,
     ) -> None:
         self._transport = transport
         self._sender = sender
+        self._desk = desk
         self._speaker = speaker
         self._health = health
         self._listeners: dict[Channel, Callable[[Message], None]] = {}
@@ -87,6 +90,7 @@ class Uplink:
                     "link.receive": lambda: self._receive(connection),
                     "link.acknowledge": self._sender.acknowledge,
                     "link.send": lambda: self._sender.run(connection),
+                    "link.ask": lambda: self._desk.send(connection),
                     "link.report": lambda: speaker.run(connection),
                     "link.settle": self._settle,
                 },

@@ -139,7 +139,8 @@ def _apply(config: Config, file: Path) -> int:
 async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     """Apply it here and now, as far as it goes without the agent: up to probation."""
     from edge_agent.agent import open_executor
-    from edge_agent.models import Models
+    from edge_agent.escalation.desk import Desk
+    from edge_agent.models import Models, Setting
     from edge_agent.service.health import HealthBoard
     from edge_agent.updates.store import Store
     from edge_agent.updates.updates import Updates, folder_of
@@ -153,7 +154,8 @@ async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     health = HealthBoard(clock)
     updates = Updates(config, settings, clock, health)
     updates.take(executor)
-    models = Models(config.models, health, config.time_factor, artifacts, lambda: executor.installed)
+    setting = Setting(config.time_factor, clock, Desk(clock, health))
+    models = Models(config.models, health, setting, artifacts, lambda: executor.installed)
     try:
         await models.run(lambda _pipeline, _reports: None)
         await updates.apply(file)

@@ -11,7 +11,17 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
-from fleet_server.api import artifacts, devices, events, groups, health, rollouts, telemetry, updates
+from fleet_server.api import (
+    artifacts,
+    devices,
+    escalations,
+    events,
+    groups,
+    health,
+    rollouts,
+    telemetry,
+    updates,
+)
 from fleet_server.api.centre import Centre, authorize
 from fleet_server.api.problems import Problem, install
 from fleet_server.config import ServerConfig, Settings, resolve
@@ -25,6 +35,7 @@ _ROUTERS: Final = (
     devices.router,
     telemetry.router,
     events.router,
+    escalations.router,
     artifacts.router,
     updates.router,
     groups.router,

@@ -18,8 +18,12 @@ BEAT_S: Final = 5.0
 SILENT_MS: Final = 20_000
 """A service not heard for longer is down: several beats, and a slow commit between."""
 
-_ALONE: Final = {f"{SERVICE_PREFIX}rollouts": "rollouts.down"}
-"""Services of which there is one, and the code that tells of its silence."""
+_SILENT: Final = {
+    "ingest.down": INGEST_PREFIX,
+    "rollouts.down": f"{SERVICE_PREFIX}rollouts",
+    "escalation.down": f"{SERVICE_PREFIX}escalation",
+}
+"""The code that tells of a service's silence, and how its connections are named."""
 
 
 def beat(engine: Engine, name: str, started_ms: int, now_ms: int) -> None:
@@ -50,18 +54,16 @@ def clear_code(engine: Engine, code: str, now_ms: int) -> None:
 
 
 def raised(engine: Engine, now_ms: int) -> list[ServerHealth]:
-    """Every health code of the server that is raised now, with those of the services that are silent.
+    """Every health code of the server that is raised now, also those of services that are silent.
 
     One that has never been heard is silent too: with a broker that is away ingest has stored nothing yet.
     """
     with Session(engine, expire_on_commit=False) as session:
         entries = list(session.exec(select(ServerHealth).where(col(ServerHealth.cleared_ms).is_(None))))
-        beats = {one.name: one.beat_ms for one in session.exec(select(Service))}
-    ingests = (beat_ms for name, beat_ms in beats.items() if name.startswith(INGEST_PREFIX))
-    newest = {"ingest.down": max(ingests, default=None)}
-    newest |= {code: beats.get(name) for name, code in _ALONE.items()}
-    for code, beat_ms in newest.items():
-        if beat_ms is None or now_ms - beat_ms > SILENT_MS:
-            since_ms = now_ms if beat_ms is None else beat_ms
+        services = session.exec(select(Service)).all()
+    for code, prefix in _SILENT.items():
+        newest = max((one.beat_ms for one in services if one.name.startswith(prefix)), default=None)
+        if newest is None or now_ms - newest > SILENT_MS:
+            since_ms = now_ms if newest is None else newest
             entries.append(ServerHealth(code=code, since_ms=since_ms, detail="", count=1))
     return entries

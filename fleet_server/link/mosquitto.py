@@ -22,6 +22,7 @@ from fleet_server.files import make_folder, write_durably
 INGEST: Final = "svc.ingest-1"
 WATCH: Final = "svc.watch"
 ROLLOUTS: Final = "svc.rollouts"
+ESCALATION: Final = "svc.escalation"
 
 DROPPED_TOPIC: Final = "$SYS/broker/publish/messages/dropped"
 
@@ -59,6 +60,7 @@ _SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     WATCH: (("read", DROPPED_TOPIC),),
     ROLLOUTS: (("write", every_device(Channel.HINT)),),
+    ESCALATION: (("read", every_device(Channel.REQUEST)), ("write", every_device(Channel.ANSWER))),
 }
 
 SERVICES: Final = tuple(_SERVICE_RIGHTS)
