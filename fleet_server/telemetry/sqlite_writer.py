@@ -13,8 +13,8 @@ from fleet_server.telemetry.rows import Row
 from fleet_server.telemetry.writer import Lookups, Writer
 
 ROWS_AT_ONCE: Final = 1000
-"""Rows in one statement. Each statement gives the interpreter away and waits to get it back, so a hundred
-would cost a fifth of the rate; a thousand rows of any of our tables are within SQLite's 32766 values."""
+"""Rows in one statement. Each statement gives the interpreter away and waits to get it back: a hundred
+are noticeably slower. A thousand rows of any of our tables are within SQLite's limit of 32766 values."""
 
 # CROSS JOIN keeps SQLite from looping over the table instead of over the keys.
 _LOOKUPS: Final = Lookups(
