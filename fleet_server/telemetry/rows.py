@@ -47,17 +47,19 @@ def reading_rows(origin: Origin, batch: Telemetry, metrics: dict[int, int]) -> l
         KeyError: a reading of a number that ``metrics`` does not know.
     """
     _tenant, _device, cursor, seq, placed = origin
-    readings = batch.readings
-    start, state = placed.origin_ms, +placed.state
-    if _all_credible(placed, [r.offset_ms for r in readings]):
+    start, placement, low, high, _received_ms = placed
+    state = +placement
+    rows: list[Row] = [
+        (metrics[r.metric], start + r.offset_ms, cursor, seq, state, +r.quality, r.value)
+        for r in batch.readings
+        if low <= r.offset_ms <= high
+    ]
+    if len(rows) < len(batch.readings):
         return [
-            (metrics[r.metric], start + r.offset_ms, cursor, seq, state, +r.quality, r.value)
-            for r in readings
+            (metrics[r.metric], time_ms, cursor, seq, state, +r.quality, r.value)
+            for r in batch.readings
+            for time_ms, state in [placed.time_of(r.offset_ms)]
         ]
-    rows: list[Row] = []
-    for r in readings:
-        time_ms, state = placed.time_of(r.offset_ms)
-        rows.append((metrics[r.metric], time_ms, cursor, seq, state, +r.quality, r.value))
     return rows
 
 
@@ -96,7 +98,3 @@ def gap_row(tenant: str, device: str, cursor: int, gap: Gap, lost: list[Range], 
         tenant, device, cursor, lost[0][0], lost[-1][1], batches, gap.records, gap.reason,
         gap.oldest_wall_ms, gap.newest_wall_ms, received_ms,
     )  # fmt: skip
-
-
-def _all_credible(placed: Placed, offsets: list[int]) -> bool:
-    return not offsets or (placed.low <= min(offsets) and max(offsets) <= placed.high)

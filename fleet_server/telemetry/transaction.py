@@ -138,18 +138,19 @@ class Transaction:
         for one in batches:
             batch = one.message
             assert isinstance(batch, (Telemetry, Events, Gap))  # noqa: S101 - only these make a flow
-            lost = flow.missing(batch.first, batch.seq)
+            first, last = batch.first, batch.seq
+            lost = flow.missing(first, last)
             if not lost:
                 self.outcome.duplicates += 1
-            elif not flow.has_room(batch.first):
+            elif not flow.has_room(first):
                 self.outcome.postponed += 1
             elif not self._learn(epoch, key.stream, batch):
                 reason = _("a metric's number is given a second meaning")
                 self._refusals.append(Refusal(one.arrival, one.device, reason))
-            elif not self._collect(one, key, number, lost):
+            elif not self._collect(one, key, number, lost, self.bound[epoch]):
                 self.outcome.postponed += 1
             else:
-                flow.commit(batch.first, batch.seq)
+                flow.commit(first, last)
                 self.outcome.stored += 1
         after = [len(self._rows[table]) for table in ("reading", "inference", "event")]
         self._tallies[number] = Tally(*(new - old for new, old in zip(after, before, strict=True)))
@@ -168,8 +169,10 @@ class Transaction:
         self.bound[epoch] = known | new
         return True
 
-    def _collect(self, one: Admitted, key: FlowKey, cursor: int, lost: list[Range]) -> bool:
-        """Build the rows of one batch; whether every metric in it is known."""
+    def _collect(
+        self, one: Admitted, key: FlowKey, cursor: int, lost: list[Range], metrics: dict[int, int]
+    ) -> bool:
+        """Build the rows of one batch; whether ``metrics`` knows every one in it."""
         batch, received_ms, rows = one.message, one.arrival.received_ms, self._rows
         if isinstance(batch, Gap):
             rows["gap"].append(gap_row(key.tenant, key.device, cursor, batch, lost, received_ms))
@@ -180,7 +183,7 @@ class Transaction:
             rows["event"] += event_rows(origin, batch)
         else:
             try:
-                rows["reading"] += reading_rows(origin, batch, self.bound[EpochKey(*key[:3])])
+                rows["reading"] += reading_rows(origin, batch, metrics)
             except KeyError:
                 return False
             if batch.inferences:

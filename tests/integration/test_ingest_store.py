@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 
-from fleet_protocol.messages import ClockState, Events, Mark, Metric, Status, Stream
+from fleet_protocol.messages import ClockState, Events, Mark, Metric, Reading, Status, Stream, Telemetry
 from fleet_protocol.topics import Channel
 from fleet_server.database.models import inference, metadata, reading
 from fleet_server.telemetry import query
 from fleet_server.telemetry.placing import Placement
-from fleet_server.telemetry.rows import Origin, Row, event_rows
+from fleet_server.telemetry.rows import Origin, Row, event_rows, reading_rows
 from fleet_server.telemetry.store import Store
 from fleet_server.telemetry.transaction import KEPT_REFUSALS, Outcome
 from tests.support.batches import (
@@ -278,3 +278,32 @@ def test_a_message_that_the_database_cannot_hold_is_refused_alone(
     assert (outcome.stored, outcome.refused) == (3, 1)
     assert marks(outcome) == {Stream.EVENT: 1, Stream.TELEMETRY: 1}
     assert [one.text for one in query.events(engine, 0, 0, 10)] == ["leak 1", "leak 3"]
+
+
+def test_one_among_thousands_that_the_database_cannot_hold_is_refused_alone(
+    store: Store, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in the middle of a statement of many rows, after another one that went well."""
+
+    def spoiled(origin: Origin, batch: Telemetry, metrics: dict[int, int]) -> list[Row]:
+        made = reading_rows(origin, batch, metrics)
+        return [(None, *made[0][1:]), *made[1:]] if batch.seq == 31 else made
+
+    monkeypatch.setattr("fleet_server.telemetry.transaction.reading_rows", spoiled)
+    outcome = store.commit(arrivals([telemetry(seq, readings=50) for seq in range(1, 61)]))
+    assert (outcome.stored, outcome.refused) == (59, 1)
+    assert marks(outcome) == {Stream.TELEMETRY: 30}
+    assert values(engine) == [seq * 1000.0 + n for seq in range(1, 61) if seq != 31 for n in range(50)]
+
+
+def test_a_reading_with_an_odd_offset_is_quarantined_alone(store: Store, engine: Engine) -> None:
+    batch = telemetry(1)
+    batch.readings.append(Reading(0, 2**40, 7.0))
+    store.commit([arrival(batch)])
+    with engine.connect() as connection:
+        states = connection.execute(select(reading.c.value, reading.c.clock_state)).all()
+    assert sorted(map(tuple, states)) == [
+        (7.0, Placement.QUARANTINED),
+        (1000.0, Placement.TRUSTED),
+        (1001.0, Placement.TRUSTED),
+    ]
