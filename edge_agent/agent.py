@@ -19,6 +19,8 @@ from edge_agent.sensors.base import Sensor
 from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
 from edge_agent.service.health import HealthBoard
+from edge_agent.service.log_tail import LogTail
+from edge_agent.service.on_site import OnSite, Parts
 from edge_agent.service.reporter import Reporter
 from edge_agent.supervisor import Supervisor
 from edge_agent.tasks import Work
@@ -39,11 +41,17 @@ class Agent:
     """One device's agent. ``run`` ends when it is cancelled, with everything committed."""
 
     def __init__(
-        self, config: Config, identity: Identity, clock: Clock, limits: Limits | None = None
+        self,
+        config: Config,
+        identity: Identity,
+        clock: Clock,
+        limits: Limits | None = None,
+        log_tail: LogTail | None = None,
     ) -> None:
         self._config = config
         self._identity = identity
         self._clock = clock
+        self._log_tail = log_tail or LogTail()
         self.health: Final = HealthBoard(clock)
         self.store: Final = Store(config.data, config.spool.max_bytes, clock, self.health)
         self._sender = Sender(self.store, clock, self.health, limits)
@@ -89,13 +97,22 @@ class Agent:
             config.broker.reconnect_cap_s,
         )
         pollers = {
-            f"sensor.{sensor.name}": Poller(sensor, self._clock, self.health, recorder.take).run
-            for sensor in self._sensors
+            sensor.name: Poller(sensor, self._clock, self.health, recorder.take) for sensor in self._sensors
         }
+        on_site = OnSite(
+            Parts(config, self._clock, reporter, recorder.recent, uplink, pollers, self._log_tail)
+        )
         models: dict[str, Work] = (
             {"models": lambda: self._models.run(use), "memory": self._keeper.run} if config.models else {}
         )
-        return {"recorder": recorder.run, "uplink": uplink.run, **models, **pollers}
+        sensors: dict[str, Work] = {f"sensor.{name}": poller.run for name, poller in pollers.items()}
+        return {
+            "recorder": recorder.run,
+            "uplink": uplink.run,
+            "on_site": on_site.run,
+            **models,
+            **sensors,
+        }
 
 
 def _sensor(config: SensorConfig, clock: Clock, time_factor: float) -> Sensor:

@@ -17,9 +17,12 @@
     ├── SpoolError           the store for unsent data failed
     │   ├── SpoolUnwritable  no room, or the medium refuses writes
     │   └── SpoolCorrupt     the file is no spool of this version
-    └── LinkError            no session with the broker
-        ├── LinkDown         it cannot be reached, or the session broke
-        └── LinkRefused      it, or its certificate check, said no
+    ├── LinkError            no session with the broker
+    │   ├── LinkDown         it cannot be reached, or the session broke
+    │   └── LinkRefused      it, or its certificate check, said no
+    └── LocalError           what somebody on site asked for cannot be done
+        ├── BadParameter     a parameter is missing or of the wrong kind
+        └── NotAvailable     this agent has no such part
 
 ``code`` is the health code that a failure of the family raises, where there is one.
 """
@@ -133,3 +136,15 @@ class LinkRefused(LinkError):
     """The broker, or one of the two certificate checks, said no; it is tried again, seldom."""
 
     code = "link.refused"
+
+
+class LocalError(AgentError):
+    """What was asked for over the local socket cannot be done."""
+
+
+class BadParameter(LocalError):
+    """A parameter is missing or of the wrong kind."""
+
+
+class NotAvailable(LocalError):
+    """This agent has no such part."""
