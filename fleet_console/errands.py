@@ -112,13 +112,16 @@ class Errands:
         )
 
     def _begin(self, told: str, work: Callable[[], Awaitable[T]], then: Callable[[T], object]) -> None:
-        self._app.notify(told, timeout=3)
+        self._app.notify(told, timeout=_SAY_S)
         self._app.run_worker(self._do(work, then), group="errand", name=told)
 
     async def _do(self, work: Callable[[], Awaitable[T]], then: Callable[[T], object]) -> None:
         try:
-            then(await work())
+            result = await work()
+            self._app.clear_notifications()
+            then(result)
         except ConsoleError as error:
+            self._app.clear_notifications()
             self._app.notify(str(error), severity="error", timeout=_SAY_S)
 
     def _tell(self, title: str, content: Text) -> None:

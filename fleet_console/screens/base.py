@@ -154,18 +154,24 @@ class Watching(Screen[None], Generic[T]):
         if not self.is_mounted:
             return
         now_s = self.app.clock.monotonic_s()
-        absent = self.last is None and self.failure is not None and isinstance(self.failure.error, Absent)
         self.query_one("#body").display = self.last is not None
         self.query_one("#empty").display = self.last is None
-        if absent:
-            self.query_one("#empty", Static).update(Text(_sentence(str(self.failure.error))))  # type: ignore[union-attr]
-        self.query_one(Banner).tell("" if absent else banner(self.failure, self.last, now_s))
+        if self._is_absent and self.failure:
+            self.query_one("#empty", Static).update(Text(_sentence(str(self.failure.error))))
+        self.query_one(Banner).tell("" if self._is_absent else banner(self.failure, self.last, now_s))
         self.query_one(TitleBar).tell(self.app.way, self.app.source.name, self._freshness(now_s))
         self.query_one(KeyBar).tell(actions.of(self.SCOPE, self.app.source.abilities))
         if self.last is not None:
             self.show(self.last, now_s)
 
+    @property
+    def _is_absent(self) -> bool:
+        """Whether the source has answered that it has no such thing."""
+        return self.last is None and self.failure is not None and isinstance(self.failure.error, Absent)
+
     def _freshness(self, now_s: float) -> Text:
+        if self._is_absent:
+            return Text(_("● answers"), looks.LEAF)
         if self.last is None:
             return Text(_("◌ nothing seen yet"), looks.QUIET)
         age = self.last.age(self.last.seen.now_ms, now_s)

@@ -69,7 +69,9 @@ def updates(page: DevicePage, age: Age) -> Text:
     if not keys:
         told = _("Nothing is assigned, and nothing was ever updated.")
         if page.desired is None:
-            told = _("No update was ever reported. What it shall have is known to the server alone.")
+            told = _("No update was ever reported.")
+            if page.link is not None:
+                told += " " + _("What this device shall have, the server knows.")
         return Text(told, looks.QUIET)
     return Text("\n\n").join(_artifact(page, kind, name, age) for kind, name in keys)
 
@@ -86,6 +88,7 @@ def agent(page: DevicePage, age: Age) -> Text:
     dropped = _("{count} records ever dropped").format(count=looks.count(spool.dropped_records))
     clock = _("trusted") if report.clock == 0 else _("NOT TRUSTED: the server dates the readings")
     facts = [
+        *([(_("broker"), Text(page.link.broker))] if page.link else []),
         (_("waits there"), Text(waiting)),
         ("", Text(dropped, looks.AMBER if spool.dropped_records else looks.QUIET)),
         *((_("sensor"), Text(f"{each.name} ({each.kind})")) for each in report.sensors),
@@ -132,13 +135,10 @@ def badges(page: DevicePage) -> dict[str, str]:
 
 def _link(link: Link) -> Text:
     if not link.up:
-        return Text(_("○ no link to {broker}").format(broker=link.broker), f"bold {looks.AMBER}")
-    text = Text(
-        _("● linked to {broker} for {age}").format(broker=link.broker, age=tables.age(0, link.up_ms or 0)),
-        looks.LEAF,
-    )
+        return Text(_("○ no link to the broker"), f"bold {looks.AMBER}")
+    text = Text(_("● linked for {age}").format(age=tables.age(0, link.up_ms or 0)), looks.LEAF)
     if link.acknowledged_age_ms is not None:
-        told = _(" · stored at the server {age} ago")
+        told = _(" · stored {age} ago")
         text.append(told.format(age=tables.age(0, link.acknowledged_age_ms)), looks.TEXT)
     return text
 

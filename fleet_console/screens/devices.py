@@ -40,6 +40,11 @@ class DevicesScreen(Filtered[Devices]):
         """Its name."""
         return _("devices")
 
+    @property
+    def nothing(self) -> str:
+        """How to get the first one."""
+        return _("No device yet. Add one: fleet device add NAME --out DIR")
+
     async def look_at(self) -> Seen[Devices]:
         """All of them."""
         return await self.app.fleet.devices()

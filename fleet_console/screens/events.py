@@ -30,6 +30,11 @@ class EventsScreen(Filtered[Events]):
         """Its name."""
         return _("events")
 
+    @property
+    def nothing(self) -> str:
+        """That all is quiet."""
+        return _("Nothing was raised in the last day.")
+
     async def look_at(self) -> Seen[Events]:
         """The newest."""
         return await self.app.source.events()

@@ -32,6 +32,11 @@ class Filtered(Watching[T]):
         """What of a row the filter is held against: every column but ages, which change."""
         return " ".join(cell.plain for cell in row)
 
+    @property
+    def nothing(self) -> str:
+        """What to say where there is no row at all."""
+        raise NotImplementedError
+
     def body(self) -> ComposeResult:
         """The filter, hidden until it is asked for, and the rows."""
         field = Input(placeholder=_("words, !not, ~fuzzy"), id="filter")
@@ -39,6 +44,7 @@ class Filtered(Watching[T]):
         field.display = False
         yield field
         yield Grid(id="rows")
+        yield Static(id="nothing")
         yield Static(id="tally")
 
     def on_mount(self) -> None:
@@ -55,6 +61,9 @@ class Filtered(Watching[T]):
         passes = filters.compiled(text)
         shown = {key: row for key, row in rows.items() if passes(self.line(row))}
         grid.fill(shown)
+        nothing = self.query_one("#nothing", Static)
+        nothing.display = not rows
+        nothing.update(Text(self.nothing, looks.QUIET))
         self.query_one("#tally", Static).update(self._tally(len(shown), len(rows), text))
 
     def action_filter(self) -> None:

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from fleet_console import looks
-from fleet_console.actions import ACTIONS, EVERYWHERE
+from fleet_console.actions import ACTIONS, EVERYWHERE, Action
 from fleet_console.chrome import key_names
 from fleet_console.source import Ability
 from fleet_protocol.texts import _
@@ -51,7 +51,7 @@ def keys_in_words(scope: str, abilities: frozenset[Ability]) -> Text:
     scopes = dict.fromkeys([scope, EVERYWHERE, *(action.scope for action in ACTIONS)])
     text = Text()
     for each in scopes:
-        chosen = [action for action in ACTIONS if action.scope == each]
+        chosen = [action for action in ACTIONS if action.scope == each and _concerns(action, abilities)]
         if chosen:
             text.append(("\n" if text else "") + _heading(each, scope) + "\n", f"bold {looks.SAND}")
         for action in chosen:
@@ -65,6 +65,11 @@ def keys_in_words(scope: str, abilities: frozenset[Ability]) -> Text:
     for keys, purpose in (("↑ ↓ j k", _("Move")), ("enter", _("Open")), ("tab", _("To the next part"))):
         text.append(f"  {keys:<12}", f"bold {looks.TEXT}").append(f"{purpose}\n")
     return text
+
+
+def _concerns(action: Action, abilities: frozenset[Ability]) -> bool:
+    """Ways to places that this source does not have are left out; what could be done elsewhere is told."""
+    return action.scope != EVERYWHERE or not action.obstacle(abilities)
 
 
 def _heading(scope: str, here: str) -> str:

@@ -30,6 +30,11 @@ class RolloutsScreen(Filtered[Rollouts]):
         """Its name."""
         return _("rollouts")
 
+    @property
+    def nothing(self) -> str:
+        """How to begin one."""
+        return _("No rollout yet. Begin one: fleet rollout start")
+
     async def look_at(self) -> Seen[Rollouts]:
         """All of them."""
         return await self.app.fleet.rollouts()
