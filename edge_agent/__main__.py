@@ -71,14 +71,15 @@ def _run(options: argparse.Namespace) -> int:
     from edge_agent.clock import Clock, boot_id
     from edge_agent.config import load
     from edge_agent.link.identity import load_identity
+    from edge_agent.service.log_tail import FORMAT, LogTail
 
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=FORMAT)
+    log_tail = LogTail()
+    logging.getLogger().addHandler(log_tail)
     config = load(options.config)
     clock = Clock(boot_id(), may_stop=allowance(config).profile.rtc.may_stop)
     identity = load_identity(config.device, config.broker)
-    _until_signal(Agent(config, identity, clock))
+    _until_signal(Agent(config, identity, clock, log_tail=log_tail))
     return 0
 
 

@@ -21,8 +21,11 @@ from edge_agent.pipeline.keeper import Keeper
 from edge_agent.sensors.base import Sensor
 from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
+from edge_agent.service.doctor import findings
 from edge_agent.service.health import HealthBoard
 from edge_agent.service.limits import LimitWatch
+from edge_agent.service.log_tail import LogTail
+from edge_agent.service.on_site import OnSite, Parts
 from edge_agent.service.reporter import Reporter
 from edge_agent.supervisor import Supervisor
 from edge_agent.tasks import Work
@@ -49,11 +52,17 @@ class Agent:
     """One device's agent. ``run`` ends when it is cancelled, with everything committed."""
 
     def __init__(
-        self, config: Config, identity: Identity, clock: Clock, limits: Limits | None = None
+        self,
+        config: Config,
+        identity: Identity,
+        clock: Clock,
+        limits: Limits | None = None,
+        log_tail: LogTail | None = None,
     ) -> None:
         self._config = config
         self._identity = identity
         self._clock = clock
+        self._log_tail = log_tail or LogTail()
         self.health: Final = HealthBoard(clock)
         self.allowance: Final[Allowance] = allowance(config)
         self.store: Final = Store(config.data, self.allowance.spool_bytes, clock, self.health)
@@ -139,11 +148,22 @@ class Agent:
         )
         uplink.listen(Channel.ANSWER, answered)
         pollers = {
-            f"sensor.{sensor.name}": Poller(
-                sensor, self._clock, self.health, recorder.take, asked.stuck_after_s
-            ).run
+            sensor.name: Poller(sensor, self._clock, self.health, recorder.take, asked.stuck_after_s)
             for sensor, asked in zip(self._sensors, config.sensors, strict=True)
         }
+        on_site = OnSite(
+            Parts(
+                config,
+                self._clock,
+                reporter,
+                recorder.recent,
+                uplink,
+                pollers,
+                self._log_tail,
+                findings,
+                updates,
+            )
+        )
         models: dict[str, Work] = {}
         if config.models or updates or self._installed().slots:
             models = {
@@ -155,9 +175,10 @@ class Agent:
             "recorder": recorder.run,
             "uplink": uplink.run,
             "limits": LimitWatch(self.allowance, config.data, self.health).run,
+            "on_site": on_site.run,
             **models,
             **(self._update_tasks(updates, recorder, uplink) if updates else {}),
-            **pollers,
+            **{f"sensor.{name}": poller.run for name, poller in pollers.items()},
         }
 
     def _update_tasks(self, updates: Updates, recorder: Recorder, uplink: Uplink) -> dict[str, Work]:

@@ -20,11 +20,14 @@
     ├── LinkError            no session with the broker
     │   ├── LinkDown         it cannot be reached, or the session broke
     │   └── LinkRefused      it, or its certificate check, said no
-    └── UpdateError          an update did not come about
-        ├── UpdateRefused    it must not be accepted; says the class of attack or accident
-        ├── UpdateUnreachable  the update server did not answer, or a bundle cannot be read
-        ├── UpdateUnfit      it does not fit what else is installed or configured here
-        └── UpdateBroken     the device's own record of updates cannot be read or written
+    ├── UpdateError          an update did not come about
+    │   ├── UpdateRefused    it must not be accepted; says the class of attack or accident
+    │   ├── UpdateUnreachable  the update server did not answer, or a bundle cannot be read
+    │   ├── UpdateUnfit      it does not fit what else is installed or configured here
+    │   └── UpdateBroken     the device's own record of updates cannot be read or written
+    └── LocalError           what somebody on site asked for cannot be done
+        ├── BadParameter     a parameter is missing or of the wrong kind
+        └── NotAvailable     this agent has no such part
 
 ``code`` is the health code that a failure of the family raises, where there is one.
 """
@@ -176,3 +179,15 @@ class UpdateBroken(UpdateError):
     """The device's own record of updates cannot be read or written."""
 
     code = "update.failed"
+
+
+class LocalError(AgentError):
+    """What was asked for over the local socket cannot be done."""
+
+
+class BadParameter(LocalError):
+    """A parameter is missing or of the wrong kind."""
+
+
+class NotAvailable(LocalError):
+    """This agent has no such part."""

@@ -3,6 +3,7 @@
 ::
 
     ConsoleError         1  refused or failed
+    ├── Absent           1  there is no such thing
     ├── UsageError       2  the command line lacks something
     └── Unreachable      3  the server does not answer
 """
@@ -26,3 +27,7 @@ class Unreachable(ConsoleError):  # noqa: N818 - what the server is
     """The server does not answer."""
 
     exit_code: ClassVar = 3
+
+
+class Absent(ConsoleError):  # noqa: N818 - what it is
+    """There is no such device, rollout or part; the message says of whom."""

@@ -1,4 +1,7 @@
-"""Where the console gets its answers: the fleet server's API over HTTP."""
+"""Where the commands get their answers: the fleet server's API over HTTP.
+
+The screens ask the same API without waiting for it, in :mod:`fleet_console.fleet_source`.
+"""
 
 import json
 import os
@@ -6,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from fleet_console.errors import ConsoleError, Unreachable, UsageError
+from fleet_console.errors import Absent, ConsoleError, Unreachable, UsageError
 from fleet_protocol.texts import _
 
 TIMEOUT_S: Final = 20.0
@@ -114,28 +118,37 @@ class Server:
     def _ask(self, method: str, path: str, **how: Any) -> Answer:
         with self._reached():
             response = self._client.request(method, path, **how)
-        if response.is_success:
-            return Answer(response.json(), _clock(response))
-        raise ConsoleError(_refusal(response))
+        return answer_of(response)
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
         try:
             yield
         except httpx.TransportError as error:
-            raise Unreachable(
-                _("the server at {url} does not answer ({reason}); check that it runs").format(
-                    url=self._client.base_url, reason=error
-                )
-            ) from error
+            raise unreachable(str(self._client.base_url), error) from error
 
 
-@contextmanager
-def connect(url: str | None, token_file: Path | None, data: Path | None) -> Iterator[Server]:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which server, and the token that it wants."""
+
+    url: str
+    token: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How an HTTP client is opened to it."""
+        # No proxy from the environment: the token goes to the named server and nowhere else.
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return {"base_url": self.url, "headers": headers, "timeout": TIMEOUT_S, "trust_env": False}
+
+
+def find_access(url: str | None, token_file: Path | None, data: Path | None) -> Access:
     """The server at ``url`` with the token in a file, or the one that runs on the folder ``data``.
 
     Raises:
         UsageError: neither is given, or the token cannot be read.
+        Unreachable: no server runs on ``data``.
     """
     if data is not None:
         url, token_file = _endpoints(data)
@@ -149,9 +162,13 @@ def connect(url: str | None, token_file: Path | None, data: Path | None) -> Iter
         raise UsageError(_("the token cannot be read: {reason}").format(reason=error)) from error
     if not token or not token.isprintable():
         raise UsageError(_("{path} holds no token; it is one line").format(path=token_file))
-    headers = {"Authorization": f"Bearer {token}"}
-    # No proxy from the environment: the token goes to the named server and nowhere else.
-    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
+    return Access(url, token)
+
+
+@contextmanager
+def connect(url: str | None, token_file: Path | None, data: Path | None) -> Iterator[Server]:
+    """An open connection to the server that :func:`find_access` finds; raises as that does."""
+    with httpx.Client(**find_access(url, token_file, data).options) as client:
         yield Server(client)
 
 
@@ -166,6 +183,28 @@ def _endpoints(data: Path) -> tuple[str, Path]:
         ) from None
     except (OSError, ValueError, KeyError) as error:
         raise ConsoleError(_("{path} cannot be read: {reason}").format(path=path, reason=error)) from error
+
+
+def answer_of(response: httpx.Response) -> Answer:
+    """What ``response`` holds.
+
+    Raises:
+        Absent: there is nothing under this address.
+        ConsoleError: the server refuses, in its own words.
+    """
+    if response.is_success:
+        return Answer(response.json(), _clock(response))
+    family = Absent if response.status_code == HTTPStatus.NOT_FOUND else ConsoleError
+    raise family(_refusal(response))
+
+
+def unreachable(url: str, error: Exception) -> Unreachable:
+    """That the server at ``url`` does not answer, and why."""
+    return Unreachable(
+        _("the server at {url} does not answer ({reason}); check that it runs").format(
+            url=url, reason=str(error) or type(error).__name__
+        )
+    )
 
 
 def _clock(response: httpx.Response) -> int:

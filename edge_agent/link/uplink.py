@@ -42,7 +42,14 @@ class Speaker(Protocol):
 
 
 class Uplink:
-    """The loop over sessions."""
+    """The loop over sessions.
+
+    ``up_since_s`` and ``acknowledged_s`` say, on the event loop's clock, since when there is a session
+    and when the server confirmed something last; none where there is none, or it never did.
+    """
+
+    up_since_s: float | None = None
+    acknowledged_s: float | None = None
 
     def __init__(
         self,
@@ -73,6 +80,8 @@ class Uplink:
                 await self._session()
             except LinkError as error:
                 self._tell(self._suspected(error))
+            finally:
+                self.up_since_s = None
             await asyncio.sleep(self._backoff.next_s())
 
     async def _session(self) -> None:
@@ -83,6 +92,7 @@ class Uplink:
                 await connection.subscribe(channel)
             await connection.publish(Channel.STATUS, speaker.status(online=True))
             self._cut_short += 1
+            self.up_since_s = asyncio.get_running_loop().time()
             self._health.clear(LinkDown.code)
             _LOG.info(_("connected to the broker"))
             await together(
@@ -112,6 +122,7 @@ class Uplink:
                 _LOG.warning(_("refused from the server: {reason}").format(reason=error))
                 continue
             if isinstance(content, Ack):
+                self.acknowledged_s = asyncio.get_running_loop().time()
                 self._sender.hear(content)
             elif message.channel in self._listeners:
                 self._listeners[message.channel](content)

@@ -9,6 +9,7 @@ from edge_agent.errors import SensorEnded, SensorError, SensorRefused, SensorTim
 from edge_agent.sensors.base import Sample, Sensor, bad
 from edge_agent.sensors.stuck import StuckWatch
 from edge_agent.service.health import HealthBoard
+from fleet_protocol.texts import _
 
 _LEAST_PAUSE_S: Final = 0.2
 """After a failed poll, also where a recording sets the pace."""
@@ -35,6 +36,21 @@ class Poller:
         self._clock = clock
         self._health = health
         self._take = take
+        self._one_at_a_time = asyncio.Lock()
+        self._ended = False
+
+    async def read(self) -> list[Sample]:
+        """Poll once outside the rhythm; what it brings is recorded as any other poll.
+
+        Raises:
+            SensorError: as the sensor's poll does.
+        """
+        if self._ended:
+            raise SensorEnded(_("the recording of {sensor} is over").format(sensor=self._sensor.name))
+        samples, problem = await self._once()
+        if problem is not None:
+            raise problem
+        return samples
 
     async def run(self) -> None:
         """Poll until the recording ends, the task is cancelled, or never."""
@@ -50,17 +66,9 @@ class Poller:
 
     async def _poll(self) -> float | None:
         """Poll once; the seconds until the next time, or none if there is nothing more."""
-        problem: SensorError | None = None
-        try:
-            samples = await self._sensor.poll()
-        except SensorError as error:
-            problem = error
-            samples = list(error.samples)
-        if isinstance(problem, SensorEnded):
-            self._health.raise_code(problem.code, subject=self._sensor.name)
+        _samples, problem = await self._once()
+        if self._ended:
             return None
-        await self._take(self._judged(samples) or bad(self._sensor.metrics, self._clock.mono_ms()))
-        self._tell(problem)
         if problem is None:
             return self._sensor.interval_s
         return max(self._sensor.interval_s, _LEAST_PAUSE_S)
@@ -74,6 +82,24 @@ class Poller:
         else:
             self._health.clear(_STUCK, subject=self._sensor.name)
         return judged
+
+    async def _once(self) -> tuple[list[Sample], SensorError | None]:
+        """Poll, record and tell; no two at a time, because they would share one connection."""
+        async with self._one_at_a_time:
+            problem: SensorError | None = None
+            try:
+                samples = await self._sensor.poll()
+            except SensorError as error:
+                problem = error
+                samples = list(error.samples)
+            if isinstance(problem, SensorEnded):
+                self._ended = True
+                self._health.raise_code(problem.code, subject=self._sensor.name)
+                return [], problem
+            samples = self._judged(samples) or bad(self._sensor.metrics, self._clock.mono_ms())
+            await self._take(samples)
+            self._tell(problem)
+            return samples, problem
 
     def _tell(self, problem: SensorError | None) -> None:
         for code in _CODES:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from edge_agent.clock import Clock
 from edge_agent.sensors.base import Sample
 from edge_agent.service.health import HealthBoard
+from edge_agent.service.recent import Recent
 from edge_agent.telemetry.batcher import Batcher
 from edge_agent.telemetry.store import Store
 from fleet_protocol.messages import Event, Inference, Severity
@@ -53,17 +54,20 @@ class Recorder:
         self._health = health
         self._flush_interval_s = flush_interval_s
         self._batcher = Batcher(clock)
+        self.recent: Final = Recent()
         self._one_at_a_time = asyncio.Lock()
 
     async def take(self, samples: list[Sample]) -> None:
         """Record ``samples``; returns late while the disk is slow, which slows the sensors down."""
         mono_ms = self._clock.mono_ms()
         self._batcher.add_samples(samples)
+        self.recent.see(samples)
         urgent = False
         if self.pipeline is not None:
             processed = self.pipeline.process(samples, mono_ms)
             self._batcher.add_inferences(processed.inferences, mono_ms)
             self._batcher.add_events(processed.events, mono_ms)
+            self.recent.conclude(processed.inferences, processed.events, mono_ms)
             urgent = bool(processed.events)
         if urgent or self._batcher.full:
             await self.flush()
@@ -102,3 +106,4 @@ class Recorder:
             _LOG.warning(text)
             event = Event(0, "clock_jump", Severity.INFO, text, "agent", {"jump_ms": float(jump_ms)})
             self._batcher.add_events([event], self._clock.mono_ms())
+            self.recent.conclude([], [event], self._clock.mono_ms())

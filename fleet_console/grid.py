@@ -1,0 +1,95 @@
+"""A table that is filled again and again without losing the place of whoever reads it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.widgets import DataTable
+
+from fleet_console import looks
+
+Row = Sequence[Text]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column and its width in characters; widths are given so that nothing jumps."""
+
+    title: str
+    width: int
+    right: bool = False
+
+
+class Grid(DataTable[Text]):
+    """Rows under their keys. The cursor stays on its key, wherever that goes."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", show=False),
+        Binding("k", "cursor_up", show=False),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(id=id, cursor_type="row", zebra_stripes=False)
+        self._columns_now: tuple[Column, ...] = ()
+        self._shown: dict[str, Row] = {}
+
+    def lay_out(self, columns: Sequence[Column]) -> None:
+        """Have these columns from now on."""
+        if tuple(columns) == self._columns_now:
+            return
+        self._columns_now = tuple(columns)
+        shown, chosen = self._shown, self.chosen
+        self._shown = {}
+        self.clear(columns=True)
+        for number, column in enumerate(columns):
+            title = Text(column.title, looks.QUIET, justify="right" if column.right else "left")
+            self.add_column(title, width=column.width, key=str(number))
+        if shown and all(len(row) == len(columns) for row in shown.values()):
+            self.fill(shown)
+            self.choose(chosen)
+
+    def fill(self, rows: Mapping[str, Row]) -> None:
+        """Show ``rows`` in this order; only what has changed is drawn."""
+        rows = {key: [self._fit(*cell) for cell in zip(row, self._columns_now, strict=True)]
+                for key, row in rows.items()}  # fmt: skip
+        if list(rows) == list(self._shown):
+            self._update(rows)
+        else:
+            self._replace(rows)
+        self._shown = dict(rows)
+
+    @property
+    def chosen(self) -> str | None:
+        """The key under the cursor, if there is one."""
+        keys = list(self._shown)
+        return keys[self.cursor_row] if 0 <= self.cursor_row < len(keys) else None
+
+    def choose(self, key: str | None) -> None:
+        """Put the cursor on ``key``, if it is there."""
+        if key in self._shown:
+            self.move_cursor(row=list(self._shown).index(key), animate=False)
+
+    def _update(self, rows: Mapping[str, Row]) -> None:
+        for key, row in rows.items():
+            for number, (before, cell) in enumerate(zip(self._shown[key], row, strict=True)):
+                if (before.plain, before.style, before.spans) != (cell.plain, cell.style, cell.spans):
+                    self.update_cell(key, str(number), cell)
+
+    def _replace(self, rows: Mapping[str, Row]) -> None:
+        chosen, place = self.chosen, self.scroll_offset
+        self.clear()
+        for key, row in rows.items():
+            self.add_row(*row, key=key)
+        self._shown = dict(rows)
+        self.choose(chosen)
+        self.scroll_to(place.x, place.y, animate=False)
+
+    @staticmethod
+    def _fit(cell: Text, column: Column) -> Text:
+        fitted = cell.copy()
+        fitted.truncate(column.width, overflow="ellipsis")
+        fitted.no_wrap = True
+        fitted.justify = "right" if column.right else "left"
+        return fitted

@@ -1,0 +1,1 @@
+"""The screens, one file each; what they have in common is in base."""

@@ -1,0 +1,258 @@
+"""A device's page in words: each part as a text. Pure."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from rich.text import Text
+
+from fleet_console import looks, plots, tables
+from fleet_console.views import Conclusion, DevicePage, Finding, Health, Link, Reading, Update, Wanted
+from fleet_protocol.messages import Quality
+from fleet_protocol.texts import _
+
+Age = Callable[[int | None], str]
+"""How long ago a moment on the source's clock is."""
+
+_DOWNLOADING: Final = "downloading"
+
+
+def head(page: DevicePage, age: Age) -> Text:
+    """What it is and whether it is there, in a line."""
+    device, report = page.device, page.report
+    if page.link is not None:
+        parts = [_link(page.link)]
+    else:
+        heard = _("heard {age} ago").format(age=age(device.heard_ms)) if device.heard_ms else _("never heard")
+        parts = [looks.state(device.state).text(), Text(heard)]
+    parts.append(Text(device.profile, looks.QUIET))
+    if device.site:
+        parts.append(Text(device.site, looks.QUIET))
+    if report:
+        parts.append(Text(report.agent, looks.QUIET))
+    return Text(" · ", looks.QUIET).join(parts)
+
+
+def health(items: tuple[Health, ...], age: Age) -> Text:
+    """What is raised, what it means, and what to do next."""
+    if not items:
+        return Text.assemble(looks.WELL.text(), (_("   nothing is raised"), looks.QUIET))
+    return Text("\n\n").join(_health(each, age) for each in items)
+
+
+def models(page: DevicePage, age: Age) -> Text:
+    """Every model with its policy and its last answer."""
+    report = page.report
+    known = report.models if report else ()
+    answers = {each.model: each for each in page.conclusions}
+    parts = []
+    for model in known:
+        text = Text.assemble(
+            (model.name, f"bold {looks.TEXT}"),
+            (f" {model.version}", looks.TEXT),
+            (_("   release {release} · {runtime}").format(release=model.release, runtime=model.runtime),
+             looks.QUIET),
+        )  # fmt: skip
+        policy = model.policy or _("no policy: answers are reported, nothing is raised")
+        text.append("\n" + _("policy {policy}").format(policy=policy), looks.QUIET)
+        text.append("\n")
+        text.append_text(_answer(answers.pop(model.name, None), age))
+        parts.append(text)
+    for name, answer in answers.items():
+        text = Text.assemble((name, f"bold {looks.TEXT}"), (_("   runs elsewhere"), looks.QUIET), "\n")
+        parts.append(text.append_text(_answer(answer, age)))
+    return Text("\n\n").join(parts) if parts else Text(_("No model runs here."), looks.QUIET)
+
+
+def updates(page: DevicePage, age: Age) -> Text:
+    """What it shall have beside what it runs, and how far the way there is."""
+    keys = list(dict.fromkeys(_keys(page)))
+    if not keys:
+        told = _("Nothing is assigned, and nothing was ever updated.")
+        if page.desired is None:
+            told = _("No update was ever reported.")
+            if page.link is not None:
+                told += " " + _("What this device shall have, the server knows.")
+        return Text(told, looks.QUIET)
+    return Text("\n\n").join(_artifact(page, kind, name, age) for kind, name in keys)
+
+
+def agent(page: DevicePage, age: Age) -> Text:
+    """What waits there, what it measures with, and how old its word is."""
+    report = page.report
+    if report is None:
+        return Text(_("It has not reported yet."), looks.QUIET)
+    spool = report.spool
+    waiting = _("{batches} batches, {size}").format(
+        batches=looks.count(spool.batches), size=looks.size(spool.bytes)
+    )
+    dropped = _("{count} records ever dropped").format(count=looks.count(spool.dropped_records))
+    clock = _("trusted") if report.clock == 0 else _("NOT TRUSTED: the server dates the readings")
+    facts = [
+        *([(_("broker"), Text(page.link.broker))] if page.link else []),
+        (_("waits there"), Text(waiting)),
+        ("", Text(dropped, looks.AMBER if spool.dropped_records else looks.QUIET)),
+        *((_("sensor"), Text(f"{each.name} ({each.kind})")) for each in report.sensors),
+        (_("clock"), Text(clock, looks.TEXT if report.clock == 0 else looks.AMBER)),
+        (_("report changed"), Text(_("{age} ago").format(age=age(page.reported_ms)))),
+    ]
+    return _facts(facts)
+
+
+def findings(items: tuple[Finding, ...]) -> Text:
+    """What the doctor found, what is wrong first."""
+    wrong = [each for each in items if not each.ok]
+    parts = [_finding(each) for each in (*wrong, *(each for each in items if each.ok))]
+    count = len(wrong)
+    verdict = _("{count} of {total} checks ask for something").format(count=count, total=len(items))
+    title = Text(verdict if count else _("✓ nothing is wrong"), looks.AMBER if count else looks.LEAF)
+    return Text("\n").join([title, Text(), *parts])
+
+
+def readings(items: tuple[Reading, ...]) -> Text:
+    """What a sensor gave just now."""
+    lines = []
+    for each in items:
+        value = "—" if each.value is None else f"{each.value:.6g}"
+        line = Text.assemble((f"{each.metric:<24} ", looks.QUIET), (f"{value:>12}", f"bold {looks.TEXT}"))
+        line.append(f" {each.unit:<8} ", looks.QUIET)
+        lines.append(line.append_text(looks.quality(each.quality).text()))
+    return Text("\n").join(lines)
+
+
+def badges(page: DevicePage) -> dict[str, str]:
+    """What each part of the page has to say, in a character or two, for the line that leads to them."""
+    worst = page.device.worst
+    states = page.report.updates if page.report else ()
+    return {
+        "values": str(len(page.values)),
+        "health": f"{looks.severity(worst.level if worst else None).shape}"
+        + (f" {len(page.device.health)}" if page.device.health else ""),
+        "models": str(len(page.report.models) if page.report else 0),
+        "updates": looks.update(states[-1].state).shape if states else "·",
+        "agent": "",
+    }
+
+
+def _link(link: Link) -> Text:
+    if not link.up:
+        return Text(_("○ no link to the broker"), f"bold {looks.AMBER}")
+    text = Text(_("● linked for {age}").format(age=tables.age(0, link.up_ms or 0)), looks.LEAF)
+    if link.acknowledged_age_ms is not None:
+        told = _(" · stored {age} ago")
+        text.append(told.format(age=tables.age(0, link.acknowledged_age_ms)), looks.TEXT)
+    return text
+
+
+def _health(each: Health, age: Age) -> Text:
+    mark = looks.severity(each.level)
+    text = Text.assemble(mark.text(), "  ", (each.title, f"bold {looks.TEXT}"))
+    text.append(f"   {each.code}, {age(each.since_ms)}", looks.QUIET)
+    text.append(f"\n{each.meaning}", looks.QUIET)
+    if each.detail:
+        text.append(f"\n{each.detail}", looks.TEXT)
+    if each.explained_by:
+        because = _("because of {codes}").format(codes=", ".join(each.explained_by))
+        text.append(f"\n{because}", looks.QUIET)
+    return text.append(f"\n→ {each.next_step}", looks.SAND)
+
+
+def _answer(answer: Conclusion | None, age: Age) -> Text:
+    if answer is None:
+        return Text(_("no answer yet"), looks.QUIET)
+    text = Text.assemble(
+        (answer.label, f"bold {looks.TEXT}"),
+        (_("  score {score:.3g}, {sure:.0%} sure").format(score=answer.score, sure=answer.confidence),
+         looks.TEXT),
+        (_(" · {age} ago").format(age=age(answer.time_ms)), looks.QUIET),
+    )  # fmt: skip
+    if answer.latency_us:
+        text.append(_(" · took {ms:.3g} ms").format(ms=answer.latency_us / 1000), looks.QUIET)
+    if answer.uncertain:
+        text.append("  " + _("? uncertain"), looks.AMBER)
+    return text
+
+
+def _keys(page: DevicePage) -> Iterator[tuple[str, str]]:
+    yield from ((each.kind, each.name) for each in page.desired or ())
+    yield from ((each.kind, each.name) for each in (page.report.updates if page.report else ()))
+
+
+def _artifact(page: DevicePage, kind: str, name: str, age: Age) -> Text:
+    report = page.report
+    wanted = next((each for each in page.desired or () if (each.kind, each.name) == (kind, name)), None)
+    update = next(
+        (each for each in (report.updates if report else ()) if (each.kind, each.name) == (kind, name)), None
+    )
+    running = _running(page, kind, name, update)
+    text = Text.assemble((name, f"bold {looks.TEXT}"), (f"  {kind}", looks.QUIET))
+    facts = []
+    if page.desired is not None:
+        facts.append((_("shall have"), _desired(wanted, running)))
+    facts.append((_("runs"), Text(_("release {release}").format(release=running) if running else "—")))
+    if update is not None:
+        facts.append((_("update"), _update(update, age)))
+    text.append("\n").append_text(_facts(facts))
+    return text.append_text(_why_not(update)) if update else text
+
+
+def _running(page: DevicePage, kind: str, name: str, update: Update | None) -> int:
+    """The release that runs: as the update knows it, else as the model says."""
+    if update is not None and update.installed:
+        return update.installed
+    found = [each.release for each in (page.report.models if page.report else ()) if each.name == name]
+    return found[0] if found and kind == "model" else 0
+
+
+def _desired(wanted: Wanted | None, running: int) -> Text:
+    if wanted is None:
+        return Text(_("· nothing of the kind: what runs may stay"), looks.QUIET)
+    text = Text(_("release {release}").format(release=wanted.release))
+    if wanted.version:
+        text.append(f" ({wanted.version})", looks.QUIET)
+    if wanted.release == running:
+        return text.append(_("  ✓ it does"), looks.LEAF)
+    return text.append(_("  ≠ not yet"), looks.AMBER)
+
+
+def _update(update: Update, age: Age) -> Text:
+    text = looks.update(update.state).text()
+    version = f" ({update.version})" if update.version else ""
+    text.append(_("  release {release}{version}").format(release=update.release, version=version), looks.TEXT)
+    text.append(_(", since {age}").format(age=age(update.since_wall_ms)), looks.QUIET)
+    if update.state == _DOWNLOADING and update.size:
+        share = update.done / update.size
+        told = _("{done} of {size}").format(done=looks.size(update.done), size=looks.size(update.size))
+        text.append(f"\n{'':<16}{plots.bar(share, 20)} {share:.0%}  ", looks.SKY).append(told, looks.QUIET)
+    return text
+
+
+def _why_not(update: Update) -> Text:
+    """The words for a refusal, and what to do next."""
+    text = Text()
+    if update.refusal:
+        meaning, next_step = looks.refusal(update.refusal)
+        text.append(
+            "\n" + _("refused ({code}): {meaning}").format(code=update.refusal, meaning=meaning), looks.RED
+        )
+        if next_step:
+            text.append(f"\n→ {next_step}", looks.SAND)
+    if update.detail:
+        text.append(f"\n{update.detail}", looks.TEXT)
+    return text
+
+
+def _finding(finding: Finding) -> Text:
+    if finding.ok:
+        return Text.assemble(("✓ ", looks.LEAF), (finding.text, looks.QUIET))
+    text = Text.assemble(("▲ ", looks.AMBER), (finding.text, looks.TEXT), (f"  {finding.code}", looks.QUIET))
+    return text.append(f"\n  → {finding.next_step}", looks.SAND) if finding.next_step else text
+
+
+def _facts(facts: list[tuple[str, Text]]) -> Text:
+    width = 16
+    return Text("\n").join(Text.assemble((f"{name:<{width}}", looks.QUIET), fact) for name, fact in facts)
+
+
+def quality(known: Quality) -> Text:
+    """A value's quality; a good one is quiet."""
+    return looks.quality(known).text()

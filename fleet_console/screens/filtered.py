@@ -1,0 +1,98 @@
+"""A screen whose rows can be filtered: ``/`` opens a line that narrows them as it is typed."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.widgets import Input, Static
+
+from fleet_console import filters, looks
+from fleet_console.freshness import Look
+from fleet_console.grid import Column, Grid, Row
+from fleet_console.screens.base import Watching
+from fleet_protocol.texts import _
+
+T = TypeVar("T")
+
+
+class Filtered(Watching[T]):
+    """Rows under a filter; a subclass says which."""
+
+    def columns(self) -> Sequence[Column]:
+        """The columns, as many as there is room for."""
+        raise NotImplementedError
+
+    def rows(self, look: Look[T], now_s: float) -> Mapping[str, Row]:
+        """Every row by its key, in order."""
+        raise NotImplementedError
+
+    def line(self, row: Row) -> str:
+        """What of a row the filter is held against: every column but ages, which change."""
+        return " ".join(cell.plain for cell in row)
+
+    @property
+    def nothing(self) -> str:
+        """What to say where there is no row at all."""
+        raise NotImplementedError
+
+    def body(self) -> ComposeResult:
+        """The filter, hidden until it is asked for, and the rows."""
+        field = Input(placeholder=_("words, !not, ~fuzzy"), id="filter")
+        field.cursor_blink = False
+        field.display = False
+        yield field
+        yield Grid(id="rows")
+        yield Static(id="nothing")
+        yield Static(id="tally")
+
+    def on_mount(self) -> None:
+        """The rows have the keyboard."""
+        super().on_mount()
+        self.query_one(Grid).focus()
+
+    def show(self, look: Look[T], now_s: float) -> None:
+        """The rows that pass."""
+        grid = self.query_one(Grid)
+        grid.lay_out(self.columns())
+        rows = self.rows(look, now_s)
+        text = self.query_one("#filter", Input).value
+        passes = filters.compiled(text)
+        shown = {key: row for key, row in rows.items() if passes(self.line(row))}
+        grid.fill(shown)
+        nothing = self.query_one("#nothing", Static)
+        nothing.display = not rows
+        nothing.update(Text(self.nothing, looks.QUIET))
+        self.query_one("#tally", Static).update(self._tally(len(shown), len(rows), text))
+
+    def action_filter(self) -> None:
+        """Type a filter."""
+        field = self.query_one("#filter", Input)
+        field.display = True
+        field.focus()
+
+    def clear_filter(self) -> bool:
+        """Take the filter away; whether there was one."""
+        field = self.query_one("#filter", Input)
+        was_there = bool(field.display)
+        field.value, field.display = "", False
+        self.query_one(Grid).focus()
+        self.draw()
+        return was_there
+
+    @on(Input.Changed, "#filter")
+    def _narrow(self) -> None:
+        self.draw()
+
+    @on(Input.Submitted, "#filter")
+    def _keep(self, event: Input.Submitted) -> None:
+        event.input.display = bool(event.value)
+        self.query_one(Grid).focus()
+
+    @staticmethod
+    def _tally(shown: int, known: int, text: str) -> Text:
+        if not text:
+            return Text(_("{count} in all").format(count=looks.count(known)), looks.QUIET)
+        told = _("{shown} of {known} pass the filter; esc takes it away")
+        return Text(told.format(shown=looks.count(shown), known=looks.count(known)), looks.SAND)

@@ -1,0 +1,187 @@
+"""One rollout: how far it is, wave by wave, and where each device stands and why."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.widgets import Static
+
+from fleet_console import actions, looks, plots
+from fleet_console.errors import ConsoleError
+from fleet_console.freshness import Look
+from fleet_console.grid import Column, Grid, Row
+from fleet_console.screens.base import Watching
+from fleet_console.screens.dialogs import Confirm
+from fleet_console.screens.rollouts import progress
+from fleet_console.source import Step
+from fleet_console.views import Member, Rollout, RolloutPage, Seen, Wave
+from fleet_protocol.texts import _
+
+_OPEN: Final = frozenset({"running", "paused"})
+_FITS: Final = {Step.PAUSE: frozenset({"running"}), Step.RESUME: frozenset({"paused"}), Step.ABORT: _OPEN}
+_WAVE: Final = "wave/"
+
+
+class RolloutScreen(Watching[RolloutPage]):
+    """One rollout."""
+
+    SCOPE: ClassVar = "rollout"
+    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings("rollout")]
+
+    def __init__(self, rollout: str) -> None:
+        super().__init__()
+        self._rollout = rollout
+
+    @property
+    def place(self) -> str:
+        """Where it moves to, once that is known."""
+        return self.last.seen.content.rollout.target if self.last else self._rollout[:8]
+
+    async def look_at(self) -> Seen[RolloutPage]:
+        """Its page."""
+        return await self.app.fleet.rollout(self._rollout)
+
+    def body(self) -> ComposeResult:
+        """What it is, and its devices under their waves."""
+        yield Static(id="head")
+        yield Grid(id="rows")
+
+    def on_mount(self) -> None:
+        """The rows have the keyboard."""
+        super().on_mount()
+        self.query_one(Grid).focus()
+
+    def show(self, look: Look[RolloutPage], now_s: float) -> None:
+        """Everything."""
+        page = look.seen.content
+        self.query_one("#head", Static).update(_head(page.rollout, look.age(page.rollout.created_ms, now_s)))
+        grid = self.query_one(Grid)
+        grid.lay_out(self._columns())
+        grid.fill(self._rows(look, now_s))
+
+    def action_steer(self, name: str) -> None:
+        """Ask whether to, and say why not where it makes no sense."""
+        step = Step(name)
+        if self.last is None:
+            return
+        rollout = self.last.seen.content.rollout
+        if rollout.state not in _FITS[step]:
+            word = looks.rollout(rollout.state).word
+            self.app.notify(
+                _("This rollout is {state}: there is nothing to {step}.").format(state=word, step=step),
+                severity="warning",
+            )
+            return
+        question, brings, verb = _words(step)
+        thing = _("{target} → group {group}").format(target=rollout.target, group=rollout.group or "—")
+        self.app.push_screen(
+            Confirm(question, f"{thing}\n{rollout.id}", brings, verb),
+            lambda yes: self._steer(step) if yes else None,
+        )
+
+    def _steer(self, step: Step) -> None:
+        self.run_worker(self._ask(step), group="steer", name=f"rollout {step}")
+
+    async def _ask(self, step: Step) -> None:
+        try:
+            await self.app.fleet.steer(self._rollout, step)
+        except ConsoleError as error:
+            self.app.notify(str(error), severity="error", timeout=15)
+        self.action_refresh()
+
+    @on(Grid.RowSelected)
+    def _open(self, event: Grid.RowSelected) -> None:
+        key = event.row_key.value or ""
+        if key and not key.startswith(_WAVE):
+            self.app.open_device(key)
+
+    def _columns(self) -> Sequence[Column]:
+        fixed = [Column(_("DEVICE"), 24), Column(_("STATE"), 12), Column(_("SINCE"), 7, right=True)]
+        used = sum(column.width + 2 for column in fixed)
+        return [*fixed, Column(_("WHAT IT SAYS"), max(10, self.size.width - 4 - used))]
+
+    def _rows(self, look: Look[RolloutPage], now_s: float) -> Mapping[str, Row]:
+        page = look.seen.content
+        rows: dict[str, Row] = {}
+        for wave in page.waves:
+            rows[f"{_WAVE}{wave.number}"] = _wave(wave, look, now_s)
+            rows |= {each.id: _member(each, look, now_s) for each in wave.devices}
+        if page.left_out:
+            title = Text(_("left out"), f"bold {looks.QUIET}")
+            rows[f"{_WAVE}left-out"] = [title, Text(), Text(), Text(_("does not fit"), looks.QUIET)]
+            rows |= {each.id: _member(each, look, now_s) for each in page.left_out}
+        return rows
+
+
+def _head(rollout: Rollout, age: str) -> Text:
+    text = Text.assemble(
+        looks.rollout(rollout.state).text(),
+        "   ",
+        progress(rollout, 24),
+        (_("   group {group}, begun {age} ago").format(group=rollout.group or "—", age=age), looks.QUIET),
+    )
+    if rollout.reason:
+        text.append(f"\n{rollout.reason}", looks.QUIET)
+    if rollout.detail:
+        text.append(f"\n{rollout.detail}", looks.AMBER)
+    return text
+
+
+def _wave(wave: Wave, look: Look[RolloutPage], now_s: float) -> Row:
+    mark = looks.wave(wave.state)
+    done = sum(each.state == "done" for each in wave.devices)
+    told = _("{done} of {total} done").format(done=done, total=len(wave.devices))
+    return [
+        Text(_("wave {number}").format(number=wave.number), f"bold {looks.SAND}"),
+        mark.text(),
+        Text(look.age(wave.started_ms, now_s), looks.QUIET),
+        Text(told, looks.QUIET),
+    ]
+
+
+def _member(member: Member, look: Look[RolloutPage], now_s: float) -> Row:
+    return [
+        Text(f"  {member.id}"),
+        looks.member(member.state).text(),
+        Text(look.age(member.since_ms, now_s), looks.QUIET),
+        _said(member),
+    ]
+
+
+def _said(member: Member) -> Text:
+    """Why it stands where it stands, in the device's own words."""
+    if member.refusal:
+        meaning, _next = looks.refusal(member.refusal)
+        return Text(_("refused: {meaning}").format(meaning=meaning), looks.RED)
+    if member.is_holding:
+        return Text(_("{presence}: the wave waits for it").format(presence=member.presence), looks.AMBER)
+    if member.update and member.state == "assigned":
+        text = looks.update(member.update).text()
+        if member.size and member.update == "downloading":
+            text.append(f" {plots.bar(member.done / member.size, 10)} {member.done * 100 // member.size} %")
+        return text
+    return Text(member.detail, looks.QUIET)
+
+
+def _words(step: Step) -> tuple[str, list[str], str]:
+    match step:
+        case Step.PAUSE:
+            return (
+                _("Pause this rollout?"),
+                [_("No further wave opens."), _("Devices that have begun go on to their end.")],
+                _("Pause"),
+            )
+        case Step.RESUME:
+            return _("Resume this rollout?"), [_("The next wave opens when it is due.")], _("Resume")
+        case Step.ABORT:
+            return (
+                _("Abort this rollout? It cannot be taken up again."),
+                [
+                    _("Devices that have not begun get back what they were to have."),
+                    _("Devices that have begun go on to their end; none is restarted."),
+                ],
+                _("Abort"),
+            )

@@ -1,0 +1,86 @@
+"""The moves of the fleet, the newest first."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import BindingType
+
+from fleet_console import actions, looks, plots
+from fleet_console.freshness import Look
+from fleet_console.grid import Column, Grid, Row
+from fleet_console.screens.filtered import Filtered
+from fleet_console.views import Rollout, Seen
+from fleet_protocol.texts import _
+
+Rollouts = tuple[Rollout, ...]
+
+_BAR: int = 12
+
+
+class RolloutsScreen(Filtered[Rollouts]):
+    """The list of rollouts; enter opens one."""
+
+    SCOPE: ClassVar = "rollouts"
+    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings("rollouts")]
+
+    @property
+    def place(self) -> str:
+        """Its name."""
+        return _("rollouts")
+
+    @property
+    def nothing(self) -> str:
+        """How to begin one."""
+        return _("No rollout yet. Begin one: fleet rollout start")
+
+    async def look_at(self) -> Seen[Rollouts]:
+        """All of them."""
+        return await self.app.fleet.rollouts()
+
+    def columns(self) -> Sequence[Column]:
+        """The reason where there is room."""
+        fixed = [
+            Column(_("AGE"), 7, right=True),
+            Column(_("STATE"), 10),
+            Column(_("TO"), 24 if self.is_wide else 20),
+            Column(_("GROUP"), 16 if self.is_wide else 10),
+            Column(_("DEVICES"), _BAR + 9),
+        ]
+        used = sum(column.width + 2 for column in fixed)
+        left = self.size.width - 4 - used
+        return [*fixed, Column(_("REASON"), left)] if self.is_wide else fixed
+
+    def rows(self, look: Look[Rollouts], now_s: float) -> Mapping[str, Row]:
+        """As the server orders them."""
+        return {rollout.id: self._row(rollout, look, now_s) for rollout in look.seen.content}
+
+    def line(self, row: Row) -> str:
+        """Everything but the age."""
+        return super().line(row[1:])
+
+    def _row(self, rollout: Rollout, look: Look[Rollouts], now_s: float) -> Row:
+        return [
+            Text(look.age(rollout.created_ms, now_s), looks.QUIET),
+            looks.rollout(rollout.state).text(),
+            Text(rollout.target),
+            Text(rollout.group or "—", looks.QUIET),
+            progress(rollout, _BAR),
+            *([Text(rollout.reason, looks.QUIET)] if self.is_wide else []),
+        ]
+
+    @on(Grid.RowSelected)
+    def _open(self, event: Grid.RowSelected) -> None:
+        if event.row_key.value is not None:
+            self.app.open_rollout(event.row_key.value)
+
+
+def progress(rollout: Rollout, width: int) -> Text:
+    """How many devices have come to an end, as a bar and as a number."""
+    total = sum(rollout.counts.values())
+    settled = round(rollout.share * total)
+    return Text.assemble(
+        (plots.bar(rollout.share, width), looks.rollout(rollout.state).color),
+        (f" {settled}/{total}", looks.TEXT),
+    )
