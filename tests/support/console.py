@@ -179,7 +179,8 @@ PAGE = DevicePage(
 
 EVENTS = (
     Event(device="gw-canal-02", time_ms=NOW - 30_000, name="leak", severity=2,
-          text="Leak suspected in zone 4", source="leak_watch", figures={"score": 0.94, "reading.pressure": 2.81}),
+          text="Leak suspected in zone 4", source="leak_watch",
+          figures={"score": 0.94, "reading.pressure": 2.81}),
     Event(device="gw-hill-01", time_ms=NOW - 9 * MINUTE, name="pressure_low", severity=1,
           text="Pressure below 2 bar for 10 minutes", source="leak_watch"),
     Event(device="gw-canal-01", time_ms=NOW - 2 * HOUR, name="clock_jump", severity=0,
