@@ -43,11 +43,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     next_step: str = ""
 
 
-def findings(config: Config) -> list[Finding]:
-    """Look at everything; takes seconds, and longer with a broker that does not answer."""
+def findings(config: Config, clock: Clock | None = None) -> list[Finding]:
+    """Look at everything; takes seconds, and longer with a broker that does not answer.
+
+    ``clock`` is that of an agent that asks about itself: it may have seen the clock being set.
+    """
     allowed = allowance(config)
     board = look()
-    clock = Clock(boot_id(), may_stop=allowed.profile.rtc.may_stop)
+    clock = clock or Clock(boot_id(), may_stop=allowed.profile.rtc.may_stop)
     identity, identity_findings = _identity(config, clock)
     return [
         *_profile(board, allowed),

@@ -39,13 +39,18 @@ class LimitWatch:
         if self._allowance.unknown:
             self._health.raise_code(UNKNOWN, self._allowance.unknown)
         while True:
-            self._tell([*self._allowance.excesses, *self._found()])
+            # Reading of every process takes a small board tens of milliseconds.
+            found = await asyncio.to_thread(self._found)
+            self._tell([*self._allowance.excesses, *found])
             await asyncio.sleep(self._interval_s)
 
-    def _found(self) -> Iterator[Excess]:
+    def _found(self) -> list[Excess]:
         profile = self._allowance.profile
-        yield from differences(look(), profile)
-        yield from overuse(used_memory_mib(), used_disk_bytes(self._data / ARTIFACTS) // MIB, profile.limits)
+        artifacts_mib = used_disk_bytes(self._data / ARTIFACTS) // MIB
+        return [
+            *differences(look(), profile),
+            *overuse(used_memory_mib(), artifacts_mib, profile.limits),
+        ]
 
     def _tell(self, excesses: list[Excess]) -> None:
         for excess in excesses:

@@ -14,10 +14,12 @@ import pytest
 
 from edge_agent.config import Config, load
 from edge_agent.service.doctor import Finding, findings
+from edge_agent.timesync import is_synchronized
 from tests.support.agents import AgentProcess, recording, replay_section
 from tests.support.authority import DAY, TestAuthority
 from tests.support.broker import TestBroker
 from tests.support.disk import fill
+from tests.support.drafts import HandClock
 from tests.support.waiting import free_port, wait_until
 
 
@@ -110,6 +112,13 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(tmp_path: Path, option
     assert (done.returncode, done.stderr) == (1, "")
     assert "no TOML" in done.stdout
     assert "correct this line" in done.stdout
+
+
+def test_an_agent_that_saw_the_clock_being_set_may_say_so(agent: AgentProcess) -> None:
+    config = msgspec.structs.replace(load(agent.config), profile="raspberry-pi-5")
+    clock = HandClock()
+    assert [each.ok for each in findings(config, clock) if each.code == "clock"] == [True]
+    assert [each.ok for each in findings(config) if each.code == "clock"] == [is_synchronized()]
 
 
 class TestReachingTheBroker:
