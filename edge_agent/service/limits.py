@@ -64,12 +64,12 @@ class LimitWatch:
 def overuse(memory_mib: int, artifacts_mib: int, limits: Limits) -> Iterator[Excess]:
     """What the agent takes beyond ``limits``. Pure."""
     if memory_mib > limits.memory_mib.value:
-        text = _("agent and workers take {used} MiB of memory, the profile allows {most} MiB").format(
+        text = _("agent and workers take {used} MiB, the profile allows {most} MiB").format(
             used=memory_mib, most=limits.memory_mib.value
         )
         yield Excess("memory", text, _("Give this board fewer or smaller models."))
     if artifacts_mib > limits.artifacts_mib.value:
-        text = _("artifacts take {used} MiB on disk, the profile allows {most} MiB").format(
+        text = _("they take {used} MiB on disk, the profile allows {most} MiB").format(
             used=artifacts_mib, most=limits.artifacts_mib.value
         )
         yield Excess("artifacts", text, _("Give this board fewer or smaller models."))

@@ -111,7 +111,7 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(tmp_path: Path, option
     done = doctor(file, *options)
     assert (done.returncode, done.stderr) == (1, "")
     assert "no TOML" in done.stdout
-    assert "correct this line" in done.stdout
+    assert "Correct this line." in done.stdout
 
 
 def test_an_agent_that_saw_the_clock_being_set_may_say_so(agent: AgentProcess) -> None:
@@ -177,6 +177,7 @@ class TestIdentity:
         assert "chmod 600" in by_code["key"][0].next_step
         assert not by_code["certificate"][0].ok
         assert not by_code["broker"][0].ok
+        assert "takes connections" in by_code["broker"][0].text
 
     def test_a_key_that_is_not_there(self, agent: AgentProcess) -> None:
         load(agent.config).broker.key.unlink()
@@ -197,7 +198,7 @@ class TestIdentity:
         agent.config.write_text(text)
         finding = only(load(agent.config), "certificate")
         assert "is for gw-70, not for gw-79" in finding.text
-        assert "correct 'device'" in finding.next_step
+        assert "Correct 'device'" in finding.next_step
 
 
 class TestDisk:
