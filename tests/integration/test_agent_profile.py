@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.agent import Agent
+from edge_agent.config import load
+from edge_agent.link.identity import load_identity
 from edge_agent.service.board import look
 from edge_agent.timesync import is_synchronized
+from fleet_protocol.manifest import Runtime
 from fleet_protocol.messages import ClockState, Telemetry
 from tests.support.agents import AgentProcess, recording, replay_section
+from tests.support.authority import TestAuthority
 from tests.support.broker import TestBroker
 from tests.support.consumer import Consumer
+from tests.support.drafts import HandClock
 from tests.support.waiting import wait_until
 
 StartAgent = Callable[..., AgentProcess]
@@ -62,3 +68,27 @@ def test_a_board_outside_its_profile_is_told_and_the_agent_goes_on(
     (first, *_more) = consumer.content_of("gw-81")
     assert isinstance(first, Telemetry)
     assert first.base.clock is expected
+
+
+def test_what_is_not_configured_is_the_profiles(
+    tmp_path: Path, broker: TestBroker, consumer: Consumer, start_agent: StartAgent
+) -> None:
+    """On a card, readings are committed every five seconds: the first of a batch is about as old."""
+    section = replay_section(recording(tmp_path / "flow.csv", 3)).replace("flush_interval_s = 0.05", "")
+    agent = start_agent("gw-82", broker.port, section, run=False)
+    agent.config.write_text(agent.config.read_text().replace('"simulated"', '"raspberry-pi-5"'))
+    agent.start()
+    wait_until(lambda: consumer.values("gw-82"), "its readings arrive", 30)
+    (batch, *_more) = consumer.content_of("gw-82")
+    assert isinstance(batch, Telemetry)
+    assert -8_000 < batch.readings[0].offset_ms < -3_000
+
+
+def test_the_store_and_the_memory_are_the_profiles_too(tmp_path: Path, authority: TestAuthority) -> None:
+    process = AgentProcess(tmp_path / "gw-83", authority.issue("gw-83"), 1, "")
+    process.config.write_text(process.config.read_text().replace('"simulated"', '"raspberry-pi-zero-2-w"'))
+    config = load(process.config)
+    agent = Agent(config, load_identity(config.device, config.broker), HandClock())
+    assert agent.store._max_bytes == 128 * 2**20
+    assert agent._keeper._save_every_s == 10.0
+    assert agent._models._preferred == (Runtime.LITERT,)
