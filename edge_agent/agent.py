@@ -17,7 +17,7 @@ from edge_agent.link.identity import Identity
 from edge_agent.link.transport import Transport
 from edge_agent.link.uplink import Uplink
 from edge_agent.models import Models, Setting
-from edge_agent.pipeline.keeper import Keeper
+from edge_agent.pipeline.keeper import SAVE_EVERY_S, Keeper
 from edge_agent.sensors.base import Sensor
 from edge_agent.sensors.poller import Poller
 from edge_agent.sensors.replay import ReplaySensor
@@ -78,7 +78,7 @@ class Agent:
             self._installed,
         )
         self.updates: Final = Updates(config, config.updates, clock, self.health) if config.updates else None
-        self._keeper = Keeper(config.data, clock)
+        self._keeper = Keeper(config.data, clock, max(SAVE_EVERY_S, self.allowance.flush_interval_s))
         self._sensors = [_sensor(each, clock, config.time_factor) for each in config.sensors]
 
     async def run(self) -> None:

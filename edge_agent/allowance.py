@@ -23,7 +23,10 @@ EXCEEDED: Final = "profile.exceeded"
 
 
 class Excess(NamedTuple):
-    """One way in which agent or board are outside the profile, and what to do."""
+    """One way in which agent or board are outside the profile, and what to do.
+
+    ``subject`` tells it from others and stands before ``text`` wherever a person reads it.
+    """
 
     subject: str
     text: str

@@ -44,8 +44,8 @@ _CODES: Final = (
         Severity.WARNING,
         mark("Clock not trusted"),
         mark(
-            "The wall clock is before the software was built or far ahead of it; readings are dated "
-            "by the server."
+            "The wall clock is before the software was built, far ahead of it, or may have stood still "
+            "without power; readings are dated by the server."
         ),
         mark("Check the time service or the board's clock battery."),
     ),

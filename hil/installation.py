@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet_protocol.texts import _
+from hil import releases
 from hil.errors import RigError, StepFailed
 from hil.processes import Child
 from hil.rigs import Rig
@@ -23,6 +24,8 @@ from hil.stopping import pause
 REPOSITORY: Final = Path(__file__).parents[1]
 READY_S: Final = 60.0
 POLL_S: Final = 0.05
+
+_PASSPHRASE: Final = "of this rig alone, and gone with it"  # noqa: S105 - it protects nothing
 
 _FAKETIME: Final = "*/faketime/libfaketime.so.1"
 """Below ``/usr/lib``."""
@@ -58,6 +61,8 @@ class Installation:
         self.folder: Final = folder
         self.keys: Final = folder / "keys"
         self.server_data: Final = folder / "server"
+        self._passphrase: Final = folder / "passphrase"
+        self._passphrase.write_text(_PASSPHRASE)
         logs = folder / "logs"
         logs.mkdir()
         python = (sys.executable, "-m")
@@ -105,7 +110,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            env=os.environ | {"ARGAN_PASSPHRASE": "hil", "NO_COLOR": "1"},
+            env=os.environ | {"ARGAN_PASSPHRASE_FILE": str(self._passphrase), "NO_COLOR": "1"},
             cwd=REPOSITORY,
         )
 
@@ -274,7 +279,7 @@ def _configured(skeleton: str, post: Post, port: int) -> str:
         f"{text}\n[spool]\nflush_interval_s = {device.interval_s}\n{spool}\n"
         f'[[sensors]]\nkind = "modbus"\nname = "meter"\nhost = "127.0.0.1"\nport = {port}\n'
         f"unit = {post.unit}\ninterval_s = {device.interval_s}\ntimeout_s = 1.0\n{stuck}"
-        f"{_REGISTERS}{_model(device)}"
+        f"{_REGISTERS}{_model(post)}"
     )
 
 
@@ -288,11 +293,14 @@ _REGISTERS: Final = "".join(
 )
 
 
-def _model(device: Device) -> str:
+def _model(post: Post) -> str:
+    """Its factory-fitted model, release 1."""
+    device = post.device
     if device.model is None:
         return ""
+    fitted = releases.write(REPOSITORY / device.model, post.folder / "fitted", 1, "none")
     policy = f'policy = "{REPOSITORY / device.policy}"\n' if device.policy else ""
-    return f'\n[[models]]\nfolder = "{REPOSITORY / device.model}"\n{policy}'
+    return f'\n[[models]]\nfolder = "{fitted}"\n{policy}'
 
 
 def _free_port() -> int:

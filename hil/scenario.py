@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from fleet_protocol.texts import _
+from fleet_protocol.update_states import UpdateState
 from hil.errors import ScenarioError
 from hil.lines import line_of
 
@@ -67,7 +68,7 @@ class KillAt(Step, frozen=True, kw_only=True, tag="kill_at"):
     """SIGKILL an agent at the moment at which its update journal says ``state``."""
 
     device: Name
-    state: str
+    state: UpdateState
     within_s: Seconds = 60.0
 
 
@@ -134,6 +135,20 @@ class Fleet(Step, frozen=True, kw_only=True, tag="fleet"):
     says: str = ""
 
 
+class Release(Step, frozen=True, kw_only=True, tag="release"):
+    """Make a release of a model, good or with a flaw, in ``{out}/releases/NAME-RELEASE``."""
+
+    model: str
+    release: Annotated[int, msgspec.Meta(ge=2)]
+    flaw: Literal["none", "golden", "worse"] = "none"
+
+
+class Steal(Step, frozen=True, kw_only=True, tag="steal"):
+    """What somebody does who has the server's disk: see :mod:`hil.thief`."""
+
+    act: Literal["remember", "put_back", "forge"]
+
+
 class Serve(Step, frozen=True, kw_only=True, tag="serve"):
     """Let every device's meter be read ``readings`` more times: time passes in its world."""
 
@@ -161,7 +176,8 @@ class Await(Step, frozen=True, kw_only=True, tag="await"):
 
 
 AnyStep = (
-    Kill | KillAt | Start | Freeze | Thaw | Link | Sensor | Disk | Clock | Fleet | Serve | Await
+    Kill | KillAt | Start | Freeze | Thaw | Link | Sensor | Disk | Clock | Fleet | Release | Steal
+    | Serve | Await
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleet_protocol.texts import _
+from hil import releases
 from hil.errors import StepFailed
 from hil.installation import REPOSITORY, Installation, Post
 from hil.relay import Conditions
@@ -22,12 +23,15 @@ from hil.scenario import (
     Kill,
     KillAt,
     Link,
+    Release,
     Sensor,
     Serve,
     Start,
+    Steal,
     Thaw,
 )
 from hil.sights import Sight
+from hil.thief import Thief
 
 RESTART_S: Final = 60.0
 
@@ -134,6 +138,15 @@ class Doer:
                     arguments=" ".join(step.arguments), code=done.returncode, said=said.strip()[-600:]
                 )
             )
+
+    def _release(self, step: Release) -> None:
+        releases.write(
+            REPOSITORY / step.model, self._installation.folder / "releases", step.release, step.flaw
+        )
+
+    def _steal(self, step: Steal) -> None:
+        thief = Thief(self._installation.server_data, self._installation.folder / "loot")
+        {"remember": thief.remember, "put_back": thief.put_back, "forge": thief.forge}[step.act]()
 
     def _serve(self, step: Serve) -> None:
         installation = self._installation

@@ -59,19 +59,19 @@ def _machine_differences(board: Board, profile: Profile) -> Iterator[Excess]:
     choose = _("Name this board's own profile in the configuration.")
     machines, cores = profile.cpu.machines, profile.cpu.cores.value
     if machines and board.machine not in machines:
-        text = _("the machine is {found}, the profile is for {wanted}").format(
+        text = _("{found}, the profile is for {wanted}").format(
             found=board.machine, wanted=_(" or ").join(machines)
         )
         yield Excess("machine", text, choose)
     if board.cores < cores:
-        text = _("{found} cores, the profile promises {wanted}").format(found=board.cores, wanted=cores)
+        text = _("{found}, the profile promises {wanted}").format(found=board.cores, wanted=cores)
         yield Excess("cores", text, choose)
 
 
 def _memory_differences(board: Board, profile: Profile) -> Iterator[Excess]:
     wanted = profile.memory.installed_mib.value
     if board.memory_mib < wanted * _LEAST_MEMORY:
-        text = _("{found} MiB of memory, the profile promises {wanted} MiB installed").format(
+        text = _("{found} MiB, the profile promises {wanted} MiB installed").format(
             found=board.memory_mib, wanted=wanted
         )
         yield Excess(
@@ -82,14 +82,14 @@ def _memory_differences(board: Board, profile: Profile) -> Iterator[Excess]:
 def _clock_differences(board: Board, profile: Profile) -> Iterator[Excess]:
     if profile.rtc is Rtc.BATTERY and not board.has_rtc:
         yield Excess(
-            "rtc",
-            _("no hardware clock, the profile promises one with a battery"),
+            "hardware clock",
+            _("none found, the profile promises one with a battery"),
             _("Load the clock's driver, or name a profile without one ('generic' for a virtual machine)."),
         )
     if profile.watchdog is not None and not board.has_watchdog:
         yield Excess(
             "watchdog",
-            _("no watchdog device, the profile promises one"),
+            _("none found, the profile promises one"),
             _("Load the driver {driver}.").format(driver=profile.watchdog.driver),
         )
 

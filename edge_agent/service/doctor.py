@@ -43,11 +43,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     next_step: str = ""
 
 
-def findings(config: Config) -> list[Finding]:
-    """Look at everything; takes seconds, and longer with a broker that does not answer."""
+def findings(config: Config, clock: Clock | None = None) -> list[Finding]:
+    """Look at everything; takes seconds, and longer with a broker that does not answer.
+
+    ``clock`` is that of an agent that asks about itself: it may have seen the clock being set.
+    """
     allowed = allowance(config)
     board = look()
-    clock = Clock(boot_id(), may_stop=allowed.profile.rtc.may_stop)
+    clock = clock or Clock(boot_id(), may_stop=allowed.profile.rtc.may_stop)
     identity, identity_findings = _identity(config, clock)
     return [
         *_profile(board, allowed),
@@ -90,7 +93,13 @@ def ill(code: str, text: str, next_step: str) -> Finding:
 def from_error(code: str, error: AgentError) -> Finding:
     """A finding of what the agent itself would refuse; its message says cause, then remedy."""
     what, separator, then = str(error).rpartition("; ")
-    return ill(code, what, then) if separator else ill(code, str(error), _("Correct it as the text says."))
+    if not separator:
+        return ill(code, str(error), _("Correct it as the text says."))
+    return ill(code, what, _sentence(then))
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _profile(board: Board, allowed: Allowance) -> Iterator[Finding]:
@@ -231,7 +240,7 @@ def certificate(identity: Identity, now_ms: int, doubt: str) -> Finding:
         ))  # fmt: skip
     if problem := identity.date_problem(now_ms):
         what, _separator, then = problem.partition("; ")
-        return ill("certificate", what, then)
+        return ill("certificate", what, _sentence(then))
     days = (identity.not_after.timestamp() - now_ms / 1000) / _DAY_S
     text = _("belongs to {device} and lasts {days:.0f} more days").format(device=identity.device, days=days)
     if days < RENEW_DAYS:
@@ -241,12 +250,13 @@ def certificate(identity: Identity, now_ms: int, doubt: str) -> Finding:
 
 def _broker(broker: Broker, identity: Identity | None, clock: Clock) -> Finding:
     where = f"{broker.host}:{broker.port}"
-    if identity is None:
-        return ill("broker", _("{where} not asked").format(where=where), _("Mend the identity first."))
     fault = probes.broker_fault(broker, identity, clock.state())
     if fault:
         text = _("{where} cannot be reached: {reason}").format(where=where, reason=fault)
         return ill("broker", text, CATALOG["link.down"].next_step)
+    if identity is None:
+        text = _("{where} takes connections; this device cannot prove itself to it").format(where=where)
+        return ill("broker", text, _("Mend key and certificate first."))
     return well("broker", _("{where} answers and accepts this device's certificate").format(where=where))
 
 

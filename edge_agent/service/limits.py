@@ -39,13 +39,18 @@ class LimitWatch:
         if self._allowance.unknown:
             self._health.raise_code(UNKNOWN, self._allowance.unknown)
         while True:
-            self._tell([*self._allowance.excesses, *self._found()])
+            # Reading of every process takes a small board tens of milliseconds.
+            found = await asyncio.to_thread(self._found)
+            self._tell([*self._allowance.excesses, *found])
             await asyncio.sleep(self._interval_s)
 
-    def _found(self) -> Iterator[Excess]:
+    def _found(self) -> list[Excess]:
         profile = self._allowance.profile
-        yield from differences(look(), profile)
-        yield from overuse(used_memory_mib(), used_disk_bytes(self._data / ARTIFACTS) // MIB, profile.limits)
+        artifacts_mib = used_disk_bytes(self._data / ARTIFACTS) // MIB
+        return [
+            *differences(look(), profile),
+            *overuse(used_memory_mib(), artifacts_mib, profile.limits),
+        ]
 
     def _tell(self, excesses: list[Excess]) -> None:
         for excess in excesses:
@@ -59,12 +64,12 @@ class LimitWatch:
 def overuse(memory_mib: int, artifacts_mib: int, limits: Limits) -> Iterator[Excess]:
     """What the agent takes beyond ``limits``. Pure."""
     if memory_mib > limits.memory_mib.value:
-        text = _("agent and workers take {used} MiB of memory, the profile allows {most} MiB").format(
+        text = _("agent and workers take {used} MiB, the profile allows {most} MiB").format(
             used=memory_mib, most=limits.memory_mib.value
         )
         yield Excess("memory", text, _("Give this board fewer or smaller models."))
     if artifacts_mib > limits.artifacts_mib.value:
-        text = _("artifacts take {used} MiB on disk, the profile allows {most} MiB").format(
+        text = _("they take {used} MiB on disk, the profile allows {most} MiB").format(
             used=artifacts_mib, most=limits.artifacts_mib.value
         )
         yield Excess("artifacts", text, _("Give this board fewer or smaller models."))

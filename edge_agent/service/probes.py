@@ -98,15 +98,11 @@ def readable_by_others(file: Path) -> bool:
     return bool(stat.S_IMODE(file.stat().st_mode) & 0o077)
 
 
-def broker_fault(broker: Broker, identity: Identity, clock: ClockState) -> str:
-    """Why ``broker`` cannot be met as ``identity``; empty if it can."""
+def broker_fault(broker: Broker, identity: Identity | None, clock: ClockState) -> str:
+    """Why ``broker`` cannot be met as ``identity``, or by TCP at all without one; empty if it can."""
     try:
-        context = identity.tls_context(clock)
-        with (
-            socket.create_connection((broker.host, broker.port), timeout=_CONNECT_S) as plain,
-            context.wrap_socket(plain, server_hostname=broker.host) as secure,
-        ):
-            return "" if _stays_open(secure) else _("it hangs up")
+        with socket.create_connection((broker.host, broker.port), timeout=_CONNECT_S) as plain:
+            return _tls_fault(plain, broker, identity.tls_context(clock)) if identity else ""
     except TimeoutError:
         return _("no answer within {seconds:g} s").format(seconds=_CONNECT_S)
     except ssl.SSLCertVerificationError as error:
@@ -115,6 +111,11 @@ def broker_fault(broker: Broker, identity: Identity, clock: ClockState) -> str:
         return _("it does not accept this device: {reason}").format(reason=error.reason or error)
     except OSError as error:
         return str(error.strerror or error)
+
+
+def _tls_fault(plain: socket.socket, broker: Broker, context: ssl.SSLContext) -> str:
+    with context.wrap_socket(plain, server_hostname=broker.host) as secure:
+        return "" if _stays_open(secure) else _("it hangs up")
 
 
 def _stays_open(secure: ssl.SSLSocket) -> bool:

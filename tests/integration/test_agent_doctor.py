@@ -14,10 +14,12 @@ import pytest
 
 from edge_agent.config import Config, load
 from edge_agent.service.doctor import Finding, findings
+from edge_agent.timesync import is_synchronized
 from tests.support.agents import AgentProcess, recording, replay_section
 from tests.support.authority import DAY, TestAuthority
 from tests.support.broker import TestBroker
 from tests.support.disk import fill
+from tests.support.drafts import HandClock
 from tests.support.waiting import free_port, wait_until
 
 
@@ -109,7 +111,14 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(tmp_path: Path, option
     done = doctor(file, *options)
     assert (done.returncode, done.stderr) == (1, "")
     assert "no TOML" in done.stdout
-    assert "correct this line" in done.stdout
+    assert "Correct this line." in done.stdout
+
+
+def test_an_agent_that_saw_the_clock_being_set_may_say_so(agent: AgentProcess) -> None:
+    config = msgspec.structs.replace(load(agent.config), profile="raspberry-pi-5")
+    clock = HandClock()
+    assert [each.ok for each in findings(config, clock) if each.code == "clock"] == [True]
+    assert [each.ok for each in findings(config) if each.code == "clock"] == [is_synchronized()]
 
 
 class TestReachingTheBroker:
@@ -168,6 +177,7 @@ class TestIdentity:
         assert "chmod 600" in by_code["key"][0].next_step
         assert not by_code["certificate"][0].ok
         assert not by_code["broker"][0].ok
+        assert "takes connections" in by_code["broker"][0].text
 
     def test_a_key_that_is_not_there(self, agent: AgentProcess) -> None:
         load(agent.config).broker.key.unlink()
@@ -188,7 +198,7 @@ class TestIdentity:
         agent.config.write_text(text)
         finding = only(load(agent.config), "certificate")
         assert "is for gw-70, not for gw-79" in finding.text
-        assert "correct 'device'" in finding.next_step
+        assert "Correct 'device'" in finding.next_step
 
 
 class TestDisk:

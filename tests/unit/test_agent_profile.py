@@ -181,7 +181,7 @@ class TestBoard:
 
     def test_a_promised_clock_is_missed(self) -> None:
         (found,) = differences(board(machine="x86_64", memory_mib=8000), load("generic-x86-64"))
-        assert found.subject == "rtc"
+        assert found.subject == "hardware clock"
         assert differences(board(machine="riscv64"), load("generic")) == []
 
     def test_what_the_agent_takes_is_measured(self, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ class TestLimitWatch:
         async def scenario(health: HealthBoard) -> None:
             (report,) = health.reports()
             assert report.code == "profile.exceeded"
-            assert report.detail == "artifacts: artifacts take 300 MiB on disk, the profile allows 256 MiB"
+            assert report.detail == "artifacts: they take 300 MiB on disk, the profile allows 256 MiB"
             file.unlink()
             await changed(health)
             assert health.reports() == []
@@ -241,7 +241,7 @@ class TestLimitWatch:
     def test_a_board_that_is_another_is_told(self, tmp_path: Path) -> None:
         async def scenario(health: HealthBoard) -> None:
             assert {report.code for report in health.reports()} == {"profile.exceeded"}
-            assert any("machine: the machine is" in report.detail for report in health.reports())
+            assert any("machine: x86_64, the profile is for" in report.detail for report in health.reports())
 
         wrong = "jetson-orin-nano" if look().machine == "x86_64" else "generic-x86-64"
         self.watching(config(wrong, tmp_path), scenario)
