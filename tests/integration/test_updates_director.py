@@ -6,7 +6,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 from sqlalchemy import Engine
-from sqlmodel import Session, delete, select
+from sqlmodel import Session, col, delete, select
 from tuf.api.metadata import Snapshot, Targets
 
 from fleet_protocol.targets import Kind, Target
@@ -165,5 +165,5 @@ def test_who_asks_at_once_gets_the_same(director: Director, engine: Engine) -> N
 
 def test_a_row_gives_back_what_was_signed(director: Director, engine: Engine) -> None:
     with Session(engine) as session:
-        rows = session.exec(select(Artifact).order_by(Artifact.release)).all()
+        rows = session.exec(select(Artifact).order_by(col(Artifact.release))).all()
     assert [target_of(each) for each in rows] == [policy(1).target, policy(2).target]
