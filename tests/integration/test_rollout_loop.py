@@ -273,7 +273,7 @@ def test_an_abort_wants_to_be_confirmed_and_spares_who_has_not_begun(
         text = run(server, "rollout", "start", "--group", "slow", "--model", "leak", "--release", "4",
                    "--wave", "100%", "--reason", "x", "--json")  # fmt: skip
         identity = json.loads(text)["rollout"]["id"]
-        wait_until(lambda: "downloading" in run(server, "rollout", "show", identity), "the device has begun")
+        wait_until(lambda: "testing" in run(server, "rollout", "show", identity), "the device has begun")
         refused = fleet("rollout", "abort", identity, "--data", server.data)
         assert refused.returncode == 1
         assert "nothing was changed" in refused.stderr

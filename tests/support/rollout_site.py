@@ -91,7 +91,7 @@ def next_hint(device: MqttClient, timeout: float = 20.0) -> Hint:
 class FakeDevice:
     """Takes what it is assigned as soon as a hint comes, and reports it over the real broker.
 
-    ``temper``: ``good`` commits, ``bad`` rolls back, ``stuck`` never gets beyond downloading.
+    ``temper``: ``good`` commits, ``bad`` rolls back, ``stuck`` never gets beyond its test.
     """
 
     def __init__(self, identity: Identity, port: int, wish: Callable[[str], int], temper: str) -> None:
@@ -129,6 +129,7 @@ class FakeDevice:
         if release <= self.installed:
             return
         self._say(link, release, "downloading")
+        self._say(link, release, "testing")
         if self.temper != "stuck":
             self.installed = release if self.temper == "good" else self.installed
             self._say(link, release, ENDS[self.temper])

@@ -18,6 +18,7 @@ from fleet_console import rollout_text
 from fleet_console.durations import seconds
 from fleet_console.rollout_watch import _drawing
 from fleet_console.sources import Answer
+from fleet_protocol.messages import HealthReport
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Service
@@ -87,6 +88,16 @@ def test_what_a_device_reports_is_shown_while_it_goes_on(client: httpx.Client, c
     tell(centre[0], "gw-01", update(1, "failed"))
     shown = {one["id"]: one for one in client.get(path).json()["waves"][0]["devices"]}
     assert (shown["gw-00"]["update"], shown["gw-01"]["update"]) == ("testing", "")
+
+
+def test_why_no_update_reaches_a_device_is_shown(client: httpx.Client, centre: Centre) -> None:
+    path = f"/v1/rollouts/{started(client)['rollout']['id']}"
+    move_on(centre[0])
+    refused = HealthReport(code="update.refused", since_wall_ms=1, detail="director: expired")
+    other = HealthReport(code="sensor.timeout", since_wall_ms=1, detail="cabinet")
+    tell(centre[0], "gw-00", health=(other, refused))
+    first = client.get(path).json()["waves"][0]["devices"][0]
+    assert (first["state"], first["detail"]) == ("assigned", "update.refused: director: expired")
 
 
 @pytest.mark.parametrize(
