@@ -152,6 +152,11 @@ class Subscriber:
         return self._is_subscribed
 
     @property
+    def connections(self) -> int:
+        """How many connections there were so far; one more means that the broker may be another one."""
+        return self._connection
+
+    @property
     def unconfirmed(self) -> int:
         """How many own messages the broker has not taken yet."""
         return len(self._waiting) + len(self._in_flight)

@@ -43,14 +43,13 @@ class Hints:
         self._engine: Final = engine
         self._subscriber: Final = subscriber
         self._sent: Sequence[Due] = ()
-        self._was_connected = False
+        self._connection = 0
 
     def work(self, now_ms: int) -> None:
         """Note what the broker took, and send the next ones; never waits."""
-        is_back = self._subscriber.is_connected and not self._was_connected
-        self._was_connected = self._subscriber.is_connected
-        if is_back:
+        if self._subscriber.connections != self._connection:
             doubt(self._engine, now_ms - UNSURE_MS)
+            self._connection = self._subscriber.connections
         if self._subscriber.unconfirmed:
             return
         if self._sent:

@@ -9,7 +9,8 @@ the same reports there is nothing left to decide.
   failed, it rolled back), or was given something else meanwhile (left).
 - A device that is offline has its assignment and is neither: it holds the wave.
 - More failures than the rules allow end the rollout at once. Then, and when a person aborts it,
-  whoever has not begun gets back what it was to have before; whoever has begun is seen through.
+  whoever has not begun, or only downloads, gets back what it was to have before; whoever has
+  accepted the release is seen through, for it could not take back an older one.
 - What failed on a device is not left standing for it: the device would refuse it for ever.
 """
 
@@ -53,14 +54,14 @@ UNSETTLED: Final = frozenset({MemberState.WAITING, MemberState.ASSIGNED})
 
 _UNTOUCHED: Final = frozenset(
     {
-        Refusal.FORGED, Refusal.REPLAYED, Refusal.EXPIRED, Refusal.MALFORMED, Refusal.NOT_PUBLISHED,
-        Refusal.DISAGREEMENT, Refusal.WRONG_DEVICE, Refusal.WRONG_HARDWARE, Refusal.ROLLBACK,
+        Refusal.FORGED, Refusal.REPLAYED, Refusal.EXPIRED, Refusal.NOT_PUBLISHED, Refusal.DISAGREEMENT,
+        Refusal.WRONG_DEVICE, Refusal.WRONG_HARDWARE, Refusal.ROLLBACK,
     }
 )  # fmt: skip
 """Refusals from the metadata alone: the device has accepted nothing, so what it had before still suits it."""
 
 _HAS_FAILED: Final = frozenset({UpdateState.FAILED, UpdateState.ROLLED_BACK})
-_NOT_UNDER_WAY: Final = FINAL | {UpdateState.IDLE}
+_NOT_ACCEPTED: Final = FINAL | {UpdateState.IDLE, UpdateState.DOWNLOADING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +190,8 @@ def apply(course: Course, decision: Decision) -> Course:
 
 
 def has_begun(report: UpdateReport | None, goal: Goal) -> bool:
-    """Whether the device is on its way to ``goal``: between looking at it and running it for good."""
-    return report is not None and report.release == goal.release and report.state not in _NOT_UNDER_WAY
+    """Whether the device has accepted ``goal`` and is on its way to it, or back."""
+    return report is not None and report.release == goal.release and report.state not in _NOT_ACCEPTED
 
 
 def _next(course: Course, reports: Reports, now_ms: int) -> Decision | None:
@@ -250,7 +251,7 @@ def _counts_as_failed(member: Member, report: UpdateReport, goal: Goal) -> bool:
         return False
     if member.state is MemberState.ASSIGNED:
         return mark_of(report) != member.tried
-    return report.state == UpdateState.ROLLED_BACK or report.refusal == Refusal.FAILED_HERE
+    return report.refusal in {"", Refusal.FAILED_HERE}
 
 
 def _tells_of_failure(report: UpdateReport | None, goal: Goal) -> bool:
@@ -270,18 +271,19 @@ def _failed(member: Member, report: UpdateReport, goal: Goal) -> Member:
     return replace(
         member,
         state=MemberState.FAILED,
-        assigned=_instead(member, report.refusal, goal) if member.assigned == goal else member.assigned,
+        assigned=_instead(member, report, goal) if member.assigned == goal else member.assigned,
         refusal=report.refusal,
         detail=report.detail or report.state,
     )
 
 
-def _instead(member: Member, refusal: str, goal: Goal) -> Goal | None:
+def _instead(member: Member, report: UpdateReport, goal: Goal) -> Goal | None:
     """What a device shall have in place of what failed there: what it had, if it would still take it."""
     had = member.previous
     if had is None or had == goal:
         return None
-    return had if refusal in _UNTOUCHED or had.release > goal.release else None
+    takes_it = report.installed == had.release or had.release > goal.release or report.refusal in _UNTOUCHED
+    return had if takes_it else None
 
 
 def _give_up(course: Course) -> End | None:

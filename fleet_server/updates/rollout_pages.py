@@ -11,16 +11,17 @@ import msgspec
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from fleet_protocol.messages import UpdateReport
+from fleet_protocol.messages import HealthReport, UpdateReport
 from fleet_protocol.texts import _
 from fleet_server.database.models import Artifact, Presence, Rollout, RolloutMember, Twin, TwinHalf, Wave
 from fleet_server.devices.health import DeviceState, Signs, state_of
 from fleet_server.errors import RolloutNotFound
-from fleet_server.updates.rollout_decision import UNSETTLED, MemberState
+from fleet_server.updates.rollout_decision import MemberState
 from fleet_server.updates.rollout_rules import Rules
 from fleet_server.updates.rollouts import LEFT_OUT, report_of
 
 _HALVES: Final = (TwinHalf.STATUS, TwinHalf.REPORTED)
+_OUT_OF_REACH: Final = frozenset({"update.refused", "update.unreachable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,17 @@ class RolloutPage:
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """What is known of a device beside the rollout."""
+    """What is known of a device beside the rollout; ``trouble`` is why no update reaches it."""
 
     presence: DeviceState
     report: UpdateReport | None
+    trouble: str
+
+
+class _Health(msgspec.Struct):
+    """What a page reads of a device's report beside its updates."""
+
+    health: list[HealthReport] = []
 
 
 def list_rollouts(engine: Engine, tenant: str, after: str, limit: int) -> list[RolloutSummary]:
@@ -213,7 +221,14 @@ def _sight(
     return _Sight(
         presence=state_of(Signs(heard_ms, bool(status.get("online"))), now_ms),
         report=report_of(reported, artifact) if reported else None,
+        trouble=_trouble(reported) if reported else "",
     )
+
+
+def _trouble(document: str) -> str:
+    """Why no update reaches a device at all: refused metadata, a server that does not answer it."""
+    raised = msgspec.json.decode(document, type=_Health).health
+    return "; ".join(f"{one.code}: {one.detail}" for one in raised if one.code in _OUT_OF_REACH)
 
 
 def _member(member: RolloutMember, sight: _Sight, release: int) -> MemberView:
@@ -228,7 +243,7 @@ def _member(member: RolloutMember, sight: _Sight, release: int) -> MemberView:
         done=report.done if report else 0,
         size=report.size if report else 0,
         refusal=member.refusal,
-        detail=member.detail or (report.detail if report and member.state in UNSETTLED else ""),
+        detail=member.detail if member.state != MemberState.ASSIGNED else sight.trouble,
     )
 
 

@@ -9,9 +9,12 @@ import pytest
 
 from edge_agent.config import Model
 from edge_agent.errors import RuntimeMissing
+from edge_agent.escalation.desk import Desk
 from edge_agent.inference.session import open_session
-from edge_agent.models import Models
+from edge_agent.models import Models, Setting
 from edge_agent.service.health import HealthBoard
+from edge_agent.updates.records import Installed
+from edge_agent.updates.store import Store
 from fleet_protocol import manifest as mf
 from fleet_protocol.manifest import Runtime
 from tests.support.drafts import HandClock
@@ -68,8 +71,10 @@ def test_nothing_that_is_allowed_says_what_would_be(folder: Path) -> None:
 
 
 async def opened(folder: Path, preferred: tuple[Runtime, ...]) -> list[str]:
-    health = HealthBoard(HandClock())
-    models = Models([Model(folder=folder)], health, 1.0, preferred)
+    clock = HandClock()
+    health = HealthBoard(clock)
+    setting = Setting(1.0, clock, Desk(clock, health), preferred)
+    models = Models([Model(folder=folder)], health, setting, Store(folder / "updates"), Installed)
     reports: list[str] = []
     await models.run(lambda _pipeline, found: reports.extend(each.runtime for each in found))
     models.close()

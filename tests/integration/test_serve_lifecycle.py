@@ -68,7 +68,7 @@ def test_a_second_start_on_the_same_folder_is_refused(server: ServerProcess) -> 
     assert server.codes() == set()
 
 
-@pytest.mark.parametrize("name", ["mosquitto", "ingest", "watch", "escalation", "api"])
+@pytest.mark.parametrize("name", ["mosquitto", "ingest", "watch", "rollouts", "escalation", "api", "device"])
 def test_a_killed_child_is_started_again_and_does_its_work(
     server: ServerProcess, tmp_path: Path, name: str
 ) -> None:
@@ -107,7 +107,15 @@ def test_its_end_leaves_no_process_and_a_restart_keeps_everything(
 
 
 def end(server: ServerProcess, number: signal.Signals) -> None:
-    assert set(server.children()) == {"mosquitto", "ingest", "watch", "escalation", "api"}
+    assert set(server.children()) == {
+        "mosquitto",
+        "ingest",
+        "watch",
+        "rollouts",
+        "escalation",
+        "api",
+        "device",
+    }
     assert server.stop(number) == 0
     assert server.survivors() == []
     assert not (server.data / "endpoints.json").exists()

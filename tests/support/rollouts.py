@@ -3,11 +3,20 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from fleet_protocol.messages import ClockState, Format, Reported, SpoolReport, UpdateReport, encode
+from fleet_protocol.messages import (
+    ClockState,
+    Format,
+    HealthReport,
+    Reported,
+    SpoolReport,
+    UpdateReport,
+    encode,
+)
 from fleet_protocol.targets import Kind
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact, Assignment, Device, Presence, Site, Tenant, Twin, TwinHalf
@@ -77,18 +86,24 @@ def update(
     )  # fmt: skip
 
 
-def reported(*updates: UpdateReport) -> Reported:
+def reported(*updates: UpdateReport, health: Sequence[HealthReport] = ()) -> Reported:
     return Reported(
         agent="argan-0.1.0", profile="simulated", boot_id="0" * 16, epoch="e" * 16, wall_ms=1,
-        clock=ClockState.TRUSTED, sensors=[], models=[], health=[],
+        clock=ClockState.TRUSTED, sensors=[], models=[], health=list(health),
         spool=SpoolReport(batches=0, bytes=0, dropped_records=0), updates=list(updates),
     )  # fmt: skip
 
 
-def tell(engine: Engine, device: str, *updates: UpdateReport, online: bool = True) -> None:
+def tell(
+    engine: Engine,
+    device: str,
+    *updates: UpdateReport,
+    online: bool = True,
+    health: Sequence[HealthReport] = (),
+) -> None:
     """What ingest writes when a device reports."""
     now_ms = time.time_ns() // 1_000_000
-    document = encode(reported(*updates), Format.JSON).decode()
+    document = encode(reported(*updates, health=health), Format.JSON).decode()
     with writing(engine) as session:
         whose = {"tenant": TENANT, "device": device}
         session.merge(Presence(**whose, heard_ms=now_ms))

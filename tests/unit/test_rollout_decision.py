@@ -112,15 +112,20 @@ def test_a_device_that_runs_a_newer_release_has_left_and_is_not_assigned() -> No
 
 
 @pytest.mark.parametrize("state", ["failed", "rolled_back"])
-def test_what_failed_on_a_device_does_not_stand_for_it_nor_what_it_would_refuse(state: str) -> None:
-    failed = after(after(course(1, 1), {}), {"d0": report(state)})
+@pytest.mark.parametrize(("installed", "instead"), [(1, OLD), (0, None)])
+def test_what_failed_on_a_device_does_not_stand_for_it(
+    state: str, installed: int, instead: Goal | None
+) -> None:
+    """What it had before stands again where it runs; else it would refuse that too, as a way back."""
+    failed = after(after(course(1, 1), {}), {"d0": report(state, installed=installed)})
     assert failed.state is RolloutState.FAILED
     assert failed.detail == "1 failed, at most 0 may"
-    assert failed.members["d0"].assigned is None
+    assert failed.members["d0"].assigned == instead
 
 
 def test_who_refused_before_accepting_anything_gets_back_what_it_had() -> None:
-    failed = after(after(course(1), {}), {"d0": report("failed", refusal="wrong_hardware")})
+    refused = report("failed", refusal="wrong_hardware", installed=0)
+    failed = after(after(course(1), {}), {"d0": refused})
     assert failed.members["d0"].assigned == OLD
     assert failed.members["d0"].refusal == "wrong_hardware"
 
@@ -141,14 +146,15 @@ def test_what_it_was_assigned_before_does_not_stand_either_if_it_is_what_failed(
 
 def test_more_failures_than_allowed_end_it_at_once_and_spare_who_has_not_begun() -> None:
     opened = after(course(4, 2, failures=1), {})
-    reports = {"d0": report("failed"), "d1": report("rolled_back"), "d2": report("downloading")}
+    reports = {"d0": report("failed"), "d1": report("rolled_back"), "d2": report("verified")}
+    reports["d3"] = report("downloading")
     ended = after(opened, reports)
     assert ended.state is RolloutState.FAILED
     assert states(ended) == {
         "d0": "failed", "d1": "failed", "d2": "assigned",
         "d3": "withdrawn", "d4": "withdrawn", "d5": "withdrawn",
     }  # fmt: skip
-    assert [ended.members[f"d{n}"].assigned for n in range(6)] == [None, None, NEW, OLD, OLD, OLD]
+    assert [ended.members[f"d{n}"].assigned for n in range(6)] == [OLD, OLD, NEW, OLD, OLD, OLD]
 
 
 def test_who_has_begun_is_seen_through_after_the_end() -> None:
@@ -157,7 +163,7 @@ def test_who_has_begun_is_seen_through_after_the_end() -> None:
     assert decide(aborted, on_its_way, 1) == []
     ended = after(aborted, {"d0": runs(), "d1": report("failed")})
     assert states(ended) == {"d0": "done", "d1": "failed"}
-    assert (ended.state, ended.members["d1"].assigned) == (RolloutState.ABORTED, None)
+    assert (ended.state, ended.members["d1"].assigned) == (RolloutState.ABORTED, OLD)
 
 
 def test_an_abort_takes_back_what_nobody_has_begun_also_where_there_was_nothing() -> None:
@@ -185,7 +191,7 @@ def test_a_device_that_was_assigned_something_else_has_left_and_keeps_it(other: 
 
 
 @pytest.mark.parametrize(
-    "burnt", [report("rolled_back"), report("failed", refusal="failed_here"), report(refusal="failed_here")]
+    "burnt", [report("rolled_back"), report("failed"), report("failed", refusal="failed_here")]
 )
 def test_what_failed_here_for_good_is_not_offered_again(burnt: UpdateReport) -> None:
     decisions = decide(course(1), {"d0": burnt}, 1)
@@ -209,6 +215,7 @@ def test_a_report_of_another_release_says_nothing_of_this_one() -> None:
 def test_a_state_that_only_newer_agents_know_counts_as_begun() -> None:
     assert has_begun(report("rewiring"), NEW)
     assert not has_begun(report("idle"), NEW)
+    assert not has_begun(report("downloading"), NEW)
     assert not has_begun(None, NEW)
 
 
