@@ -191,6 +191,8 @@ class Https:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:
+            # http.client takes the next request only once this response is closed.
+            response.close()
             if not done:
                 self._connection.close()
         if not done:
