@@ -39,6 +39,14 @@ def rename(source: Path, target: Path) -> None:
     flush(target.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, if it is not there, so that its names are durable."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush(folder.parent)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a whole folder, if it is there. What is left after a cut is removed again later."""
     if path.is_dir() and not path.is_symlink():

@@ -55,7 +55,7 @@ class Downloader:
         """
         whole = self._folder / target.sha256
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(self._folder)
             if not (whole.is_file() and _digest(whole) == target.sha256):
                 part = whole.with_suffix(".part")
                 self._complete(target, part, told)

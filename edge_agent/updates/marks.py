@@ -92,6 +92,7 @@ def load(folder: Path) -> Marks:
 
 def save(folder: Path, marks: Marks) -> None:
     """Write ``marks``; when this returns they outlive a power cut."""
+    durable.make_folder(folder)
     durable.write(folder / FILE_NAME, msgspec.json.format(msgspec.json.encode(marks), indent=1))
 
 

@@ -179,7 +179,7 @@ def save(folder: Path, document: Document) -> None:
     """
     file = folder / _NAMES[type(document)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         durable.write(file, msgspec.json.format(msgspec.json.encode(document), indent=1))
     except OSError as error:
         raise UpdateBroken(

@@ -112,6 +112,7 @@ class Https:
         self._connection: Final = http.client.HTTPSConnection(
             address.hostname or "", address.port, timeout=_TIMEOUT_S, context=context
         )
+        self._response: http.client.HTTPResponse | None = None
 
     def document(self, path: str) -> Iterator[bytes]:
         """See :class:`Source`; tried a few times before the first piece."""
@@ -150,13 +151,17 @@ class Https:
     def close(self) -> None:
         """See :class:`Source`."""
         self._connection.close()
+        if self._response is not None:
+            self._response.close()
 
     def _get(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        if self._response is not None and not self._response.isclosed():
+            self.close()  # nobody read it to its end
         try:
             self._connection.request(
                 "GET", f"{self._base}/{quote(path, safe='/%')}", headers={"User-Agent": AGENT, **headers}
             )
-            response = self._connection.getresponse()
+            response = self._response = self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise self._unreachable(error) from error
@@ -191,6 +196,8 @@ class Https:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:
+            # http.client takes the next request only once this response is closed.
+            response.close()
             if not done:
                 self._connection.close()
         if not done:

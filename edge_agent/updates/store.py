@@ -53,15 +53,14 @@ class Store:
         """Take what was downloaded for ``target``; if it is here already, nothing.
 
         Raises:
-            UpdateRefused: the bytes are others, or not in the form of their kind.
-            UpdateBroken: there is no room, or it cannot be written.
+            UpdateRefused: it is not in the form of its kind.
+            UpdateBroken: the download is gone or changed, there is no room, or it cannot be written.
         """
         if self.has(target.sha256):
             return
         draft = self._artifacts / f"{DRAFT}{target.sha256}"
         try:
-            self._artifacts.mkdir(parents=True, exist_ok=True)
-            durable.flush(self._artifacts.parent)
+            durable.make_folder(self._artifacts)
             durable.remove(draft)
             self._fill(target, draft)
             durable.flush(draft)
@@ -90,7 +89,12 @@ class Store:
     def _fill(self, target: Target, draft: Path) -> None:
         source = self.downloaded(target.sha256)
         if not source.is_file() or _digest(source) != target.sha256:
-            raise UpdateRefused(Refusal.TAMPERED, target.path, _("what was downloaded is gone or changed"))
+            source.unlink(missing_ok=True)
+            raise UpdateBroken(
+                _("{path} has to be fetched again: what was downloaded is gone or changed").format(
+                    path=target.path
+                )
+            )
         if target.description.kind is Kind.MODEL:
             _require_described(target, unpack(source, draft))
             return

@@ -1,0 +1,117 @@
+"""A small HTTPS server of update metadata and artifacts, with the faults that lines and thieves have."""
+
+import hashlib
+import http.server
+import ssl
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from tests.support.authority import Credentials
+
+PREFIX = "/v1/updates/"
+
+
+class UpdateServer:
+    """Serves ``files`` by path, with Range and ETag; may be told to misbehave.
+
+    ``cuts``: after how many bytes of a body the connection is cut, answer by answer, for bodies of at
+    least ``cut_from`` bytes. ``longer``: bytes sent beyond the file. ``asked``: every request so far.
+    """
+
+    def __init__(self, credentials: Credentials, files: Mapping[str, bytes]) -> None:
+        self.files = files
+        self.cuts: deque[int] = deque()
+        self.cut_from = 20_000
+        self.longer = 0
+        self.honest_length = True
+        self.status: dict[str, int] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.connections = 0
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(credentials.certificate, credentials.key)
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._server.server_address[1]}/v1/updates"
+
+    def __enter__(self) -> "UpdateServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def ranges(self, ending: str) -> list[str]:
+        """The Range headers with which files were asked for whose path ends so."""
+        return [asked for path, asked in self.asked if path.endswith(ending)]
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is what some tests are about."""
+
+
+def _handler(served: UpdateServer) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        timeout = 10
+
+        def setup(self) -> None:
+            super().setup()
+            served.connections += 1
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Quiet."""
+
+        def do_GET(self) -> None:
+            path = self.path.removeprefix(PREFIX)
+            served.asked.append((path, self.headers.get("Range", "")))
+            content = served.files.get(path)
+            if path in served.status or content is None:
+                self._answer(served.status.get(path, 404), b"no", {})
+                return
+            etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+            start = self._start(etag, len(content))
+            headers = {"ETag": etag, "Accept-Ranges": "bytes"}
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self._answer(206 if start else 200, content[start:], headers)
+
+        def _start(self, etag: str, size: int) -> int:
+            asked = self.headers.get("Range", "")
+            if not asked or self.headers.get("If-Range", etag) != etag:
+                return 0
+            start = int(asked.removeprefix("bytes=").split("-")[0])
+            return start if start < size else 0
+
+        def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            body += bytes(served.longer) if status != 404 else b""
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if served.honest_length:
+                self.send_header("Content-Length", str(len(body)))
+            else:
+                self.close_connection = True
+            self.end_headers()
+            if len(body) >= served.cut_from and served.cuts:
+                self.wfile.write(body[: served.cuts.popleft()])
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.close()
+                return
+            self.wfile.write(body)
+
+    return Handler
