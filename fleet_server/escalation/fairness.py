@@ -9,11 +9,11 @@ from fleet_protocol.texts import _
 BURST_SHARE: Final = 6
 """A sixth of an hour's budget may be spent at once: ten minutes of trouble everywhere."""
 
-MAX_WAITING: Final = 1024
+MAX_WAITING: Final = 4096
 """Questions that wait for their turn, of all devices together; at 8 KiB each."""
 
-MAX_WAITING_OF_DEVICE: Final = 32
-"""Questions of one device that wait; one that asks more in a moment is answered no sooner by it."""
+MAX_WAITING_OF_DEVICE: Final = 256
+"""Questions of one device that wait: all that an agent keeps open, as they come after a restart."""
 
 _FORGET_ABOVE: Final = 10_000
 """Buckets kept before full ones, which are as good as new, are forgotten."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Engine, and_, delete, insert, select, tuple_
+from sqlalchemy import Engine, and_, delete, false, insert, or_, select
 from sqlmodel import Session
 
 from fleet_protocol.messages import Answer, AnswerState, encode
@@ -55,11 +55,19 @@ class Ledger:
                 select(_DEVICE.c.id, _DEVICE.c.tenant).where(_DEVICE.c.id.in_(set(devices)))
             )
             tenants = {row.id: row.tenant for row in found}
-            keys = [(tenants[one.device], *one.key) for one in questions if one.device in tenants]
+            numbers: dict[str, list[str]] = {}
+            for one in questions:
+                numbers.setdefault(one.device, []).append(one.request.id)
+            # Device by device, because SQLite would read the whole table for a list of triples.
+            of_these = [
+                (_ANSWER.c.tenant == tenants[device])
+                & (_ANSWER.c.device == device)
+                & _ANSWER.c.request.in_(those)
+                for device, those in numbers.items()
+                if device in tenants
+            ]
             answers = connection.execute(
-                select(_ANSWER.c.device, _ANSWER.c.request, _ANSWER.c.payload).where(
-                    tuple_(_ANSWER.c.tenant, _ANSWER.c.device, _ANSWER.c.request).in_(keys)
-                )
+                select(_ANSWER.c.device, _ANSWER.c.request, _ANSWER.c.payload).where(or_(false(), *of_these))
             )
             return Known(tenants, {(row.device, row.request): row.payload for row in answers})
 

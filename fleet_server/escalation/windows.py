@@ -44,8 +44,7 @@ class Stored(NamedTuple):
 
 def stored(engine: Engine, tenant: str, manifest: CentralManifest, grid: Grid) -> list[Stored]:
     """What is stored of every gateway and metric of the model: one mean a step that has a reading."""
-    # Whole numbers divide alike, rounding down, on SQLite and PostgreSQL.
-    step = (reading.c.time_ms * _US_PER_MS - grid.start_us).op("/")(grid.step_us)
+    step = (reading.c.time_ms * _US_PER_MS - grid.start_us) // grid.step_us
     with engine.connect() as connection:
         metrics = {row.id: row for row in connection.execute(_metrics(tenant, manifest))}
         rows = connection.execute(

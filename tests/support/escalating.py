@@ -21,10 +21,10 @@ from tests.support.fleet_server import ServerProcess, add
 STEP_MS = 20
 
 
-def table(model_sha256: str, **changes: Any) -> str:
+def table(digest: str, /, **changes: Any) -> str:
     """An ``[escalation]`` table in TOML; nothing is ever sure enough unless that is changed."""
-    values = {
-        "model_sha256": f'"{model_sha256}"',
+    values: dict[str, Any] = {
+        "model_sha256": f'"{digest}"',
         "temperature": 1.0,
         "threshold": 2.0,
         "alpha": 0.05,

@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     # Not in batch mode: that would copy the table, and on PostgreSQL it is a partitioned one.
-    op.add_column("inference", sa.Column("request", sa.String(32), nullable=False, server_default=""))
+    op.add_column(
+        "inference", sa.Column("request", sa.String(32), nullable=False, server_default=sa.text("''"))
+    )
     op.add_column(
         "inference", sa.Column("supersedes", sa.Boolean(), nullable=False, server_default=sa.false())
     )
