@@ -42,6 +42,11 @@ class Action:
         """Its keys."""
         return Binding(self.keys, self.name, self.title, show=self.in_footer)
 
+    @property
+    def is_way(self) -> bool:
+        """Whether it leads to a place."""
+        return self.name.startswith("go(")
+
     def obstacle(self, abilities: frozenset[Ability]) -> str:
         """Why it cannot be done with such a source; empty where it can."""
         match self.needs:

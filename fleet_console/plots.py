@@ -6,7 +6,6 @@ from typing import Final
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _HOLE: Final = " "
-_EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 _BRAILLE: Final = 0x2800
 _DOTS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
@@ -24,11 +23,12 @@ def spark(values: Sequence[float], width: int) -> str:
     return marks.rjust(width, _HOLE)
 
 
-def bar(share: float, width: int) -> str:
-    """``share`` (0 to 1) of ``width`` cells, to an eighth of a cell."""
-    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+def bar(share: float, width: int) -> tuple[str, str]:
+    """``share`` (0 to 1) of ``width`` cells as a heavy line to half a cell, and the light rest."""
+    halves = round(min(max(share, 0.0), 1.0) * width * 2)
+    full, rest = divmod(halves, 2)
+    heavy = "━" * full + "╸" * rest
+    return heavy, "─" * (width - len(heavy))
 
 
 def curve(values: Sequence[float], width: int, height: int) -> list[str]:

@@ -149,7 +149,7 @@ UPDATES = (
         since_wall_ms=NOW - 40_000, done=3_400_000, size=8_100_000,
     ),
     Update(
-        kind="policy", name="leak_watch", release=2, version="2", state="failed", installed=2,
+        kind="policy", name="leak_watch", release=1, version="1", state="failed", installed=2,
         since_wall_ms=NOW - 3 * HOUR, refusal="rollback", detail="release 1 of leak_watch, 2 was accepted",
     ),
 )  # fmt: skip
@@ -178,7 +178,7 @@ PAGE = DevicePage(
 )  # fmt: skip
 
 EVENTS = (
-    Event(device="gw-canal-02", time_ms=NOW - 30_000, name="leak", severity=2, text="Leak suspected in zone 4",
+    Event(device="gw-canal-02", time_ms=NOW - 30_000, name="leak", severity=2, text="Leak in zone 4?",
           source="leak_watch", figures={"score": 0.94, "reading.pressure": 2.81}),
     Event(device="gw-hill-01", time_ms=NOW - 9 * MINUTE, name="pressure_low", severity=1,
           text="Pressure below 2 bar for 10 minutes", source="leak_watch"),
