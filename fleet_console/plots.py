@@ -37,7 +37,7 @@ def curve(values: Sequence[float], width: int, height: int) -> list[str]:
     shown = list(values)[-columns:]
     known = [value for value in shown if math.isfinite(value)]
     cells = [[_BRAILLE] * width for _row in range(height)]
-    if known:
+    if known and width > 0 and height > 0:
         low, high = min(known), max(known)
         first = columns - len(shown)
         previous: int | None = None
@@ -54,13 +54,18 @@ def _block(value: float, low: float, high: float) -> str:
         return _HOLE
     if high <= low:
         return _BLOCKS[3]
-    return _BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))]
+    return _BLOCKS[round(_share(value, low, high) * (len(_BLOCKS) - 1))]
 
 
 def _row(value: float, low: float, high: float, rows: int) -> int:
     if high <= low:
         return rows // 2
-    return round((high - value) / (high - low) * (rows - 1))
+    return round((1.0 - _share(value, low, high)) * (rows - 1))
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where ``value`` lies between the two; halved, because their difference may be no number any more."""
+    return (value / 2 - low / 2) / (high / 2 - low / 2) if high / 2 > low / 2 else 0.0
 
 
 def _between(previous: int | None, row: int | None) -> range:

@@ -219,9 +219,10 @@ def _desired(wanted: Wanted | None, running: int) -> Text:
 
 def _update(update: Update, age: Age) -> Text:
     text = looks.update(update.state).text()
-    version = f" ({update.version})" if update.version else ""
-    text.append(_("  release {release}{version}").format(release=update.release, version=version), looks.TEXT)
-    text.append("\n" + " " * _NAMES + _("since {age}").format(age=age(update.since_wall_ms)), looks.QUIET)
+    text.append(_("  release {release}").format(release=update.release), looks.TEXT)
+    since = _("version {version}, since {age}")
+    told = since.format(version=update.version or "—", age=age(update.since_wall_ms))
+    text.append("\n" + " " * _NAMES + told, looks.QUIET)
     if update.state == _DOWNLOADING and update.size:
         share = update.done / update.size
         told = _("of {size}").format(size=looks.size(update.size))

@@ -105,6 +105,17 @@ def text_of(pilot: Pilot[None], selector: str) -> str:
     return content.plain if isinstance(content, Text) else str(content)
 
 
+def told(pilot: Pilot[None]) -> str:
+    """What the console says beside the screen."""
+    return "\n".join(each.message for each in pilot.app._notifications)
+
+
+def way(pilot: Pilot[None]) -> list[str]:
+    """The places that the title bar names."""
+    left = text_of(pilot, "#title").split("  ")[0]
+    return [place.strip() for place in left.split("\u203a")]
+
+
 def health(code: str, ago_ms: int, detail: str = "") -> Health:
     return health_in_words([{"code": code, "since_wall_ms": NOW - ago_ms, "detail": detail}])[0]
 
