@@ -40,7 +40,17 @@ class Action:
     @property
     def binding(self) -> Binding:
         """Its keys."""
-        return Binding(self.keys, self.name, self.title, show=self.in_footer)
+        return Binding(self.keys, self.name, self.title, show=self.in_footer, priority=self.is_urgent)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether what is typed right after it must not reach the table."""
+        return self.name == "filter"
+
+    @property
+    def is_way(self) -> bool:
+        """Whether it leads to a place."""
+        return self.name.startswith("go(")
 
     def obstacle(self, abilities: frozenset[Ability]) -> str:
         """Why it cannot be done with such a source; empty where it can."""
@@ -83,15 +93,24 @@ ACTIONS: Final = (
 )
 
 
+def named(name: str) -> Action:
+    """The action of this name; of several, the first."""
+    return next(each for each in ACTIONS if each.name == name)
+
+
+def gives_way(action: Action, abilities: frozenset[Ability]) -> bool:
+    """Whether ``action`` cannot be done and its key does something else with such a source."""
+    return bool(action.obstacle(abilities)) and any(
+        each.keys == action.keys and each.scope == action.scope and not each.obstacle(abilities)
+        for each in ACTIONS
+    )
+
+
 def of(scope: str, abilities: frozenset[Ability]) -> list[Action]:
     """What can be done on a screen with such a source, its own actions first."""
     return [each for each in ACTIONS if each.scope in {scope, EVERYWHERE} and not each.obstacle(abilities)]
 
 
-def bindings(scope: str, abilities: frozenset[Ability] | None = None) -> list[Binding]:
-    """The keys of ``scope``'s own actions; with ``abilities``, without those that they leave no use for."""
-    return [
-        action.binding
-        for action in ACTIONS
-        if action.scope == scope and (abilities is None or not action.obstacle(abilities))
-    ]
+def bindings(scope: str) -> list[Binding]:
+    """The keys of ``scope``'s own actions."""
+    return [action.binding for action in ACTIONS if action.scope == scope]

@@ -84,8 +84,7 @@ class Console(App[None]):
 
     def action_go(self, place: str) -> None:
         """To a place, from wherever one is."""
-        action = next(each for each in actions.ACTIONS if each.name == f"go('{place}')")
-        if self._may(action):
+        if self._may(actions.named(f"go('{place}')")):
             while len(self.screen_stack) > 2:  # noqa: PLR2004 - Textual's own screen, and the place
                 self.pop_screen()
             self.switch_screen(_PLACES[place]())
@@ -122,8 +121,12 @@ class Console(App[None]):
         return screens[-1].SCOPE if screens else actions.EVERYWHERE
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Under a dialog nothing else can be done."""
+        """Under a dialog nothing else can be done; one key leads to one place."""
         if self.screen.is_modal and action in _BEHIND:
+            return False
+        if action == "go" and actions.gives_way(
+            actions.named(f"go('{parameters[0]}')"), self.source.abilities
+        ):
             return False
         return super().check_action(action, parameters)
 

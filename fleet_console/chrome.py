@@ -1,6 +1,6 @@
 """What frames every screen: where one is, how fresh it is, and which keys work."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.text import Text
 from textual.events import Click
@@ -45,16 +45,26 @@ class KeyBar(Static):
         super().__init__(id=id)
         self._ends: list[tuple[int, str]] = []
 
-    def tell(self, actions: Iterable[Action]) -> None:
-        """Show the keys of ``actions``."""
+    def tell(self, actions: Sequence[Action]) -> None:
+        """Show the keys of ``actions``; where they do not fit, the ways to places share a word."""
+        shown = [action for action in actions if action.in_footer]
+        line = self._line(shown, is_short=False)
+        if line.cell_len > self.size.width:
+            line = self._line(shown, is_short=True)
+        self.update(line)
+
+    def _line(self, actions: Sequence[Action], *, is_short: bool) -> Text:
         line = Text(" ", no_wrap=True, overflow="ellipsis")
         self._ends = []
+        ways = [action for action in actions if action.is_way]
         for action in actions:
-            if action.in_footer:
-                line.append(key_name(action), f"bold {looks.SAND}")
+            line.append(key_name(action), f"bold {looks.SAND}")
+            if not is_short or not action.is_way:
                 line.append(f" {action.title}  ", looks.QUIET)
-                self._ends.append((line.cell_len, action.keys.split(",")[0]))
-        self.update(line)
+            else:
+                line.append(_(" Go  ") if action is ways[-1] else " ", looks.QUIET)
+            self._ends.append((line.cell_len, action.keys.split(",")[0]))
+        return line
 
     def on_click(self, event: Click) -> None:
         """Press the key that stands there."""

@@ -31,7 +31,7 @@ class Grid(DataTable[Text]):
     ]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
-        super().__init__(id=id, cursor_type="row", zebra_stripes=False)
+        super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
         self._columns_now: tuple[Column, ...] = ()
         self._shown: dict[str, Row] = {}
 

@@ -10,6 +10,7 @@ from typing import Final
 from rich.text import Text
 from textual.theme import Theme
 
+from fleet_console import plots
 from fleet_console.views import Value
 from fleet_protocol.messages import Quality, Severity
 from fleet_protocol.targets import WORDS, Refusal
@@ -179,6 +180,12 @@ def refusal(name: str) -> tuple[str, str]:
         words = WORDS[Refusal(name)]
         return words.meaning, words.next_step
     return name, ""
+
+
+def bar(share: float, width: int, color: str) -> Text:
+    """``share`` (0 to 1) of a line of ``width`` characters."""
+    heavy, light = plots.bar(share, width)
+    return Text.assemble((heavy, color), (light, LINE))
 
 
 def number(value: Value) -> str:

@@ -6,7 +6,6 @@ from typing import Final
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _HOLE: Final = " "
-_EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 _BRAILLE: Final = 0x2800
 _DOTS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
@@ -24,11 +23,12 @@ def spark(values: Sequence[float], width: int) -> str:
     return marks.rjust(width, _HOLE)
 
 
-def bar(share: float, width: int) -> str:
-    """``share`` (0 to 1) of ``width`` cells, to an eighth of a cell."""
-    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+def bar(share: float, width: int) -> tuple[str, str]:
+    """``share`` (0 to 1) of ``width`` cells as a heavy line to half a cell, and the light rest."""
+    halves = round(min(max(share, 0.0), 1.0) * width * 2)
+    full, rest = divmod(halves, 2)
+    heavy = "━" * full + "╸" * rest
+    return heavy, "─" * (width - len(heavy))
 
 
 def curve(values: Sequence[float], width: int, height: int) -> list[str]:
@@ -37,7 +37,7 @@ def curve(values: Sequence[float], width: int, height: int) -> list[str]:
     shown = list(values)[-columns:]
     known = [value for value in shown if math.isfinite(value)]
     cells = [[_BRAILLE] * width for _row in range(height)]
-    if known:
+    if known and width > 0 and height > 0:
         low, high = min(known), max(known)
         first = columns - len(shown)
         previous: int | None = None
@@ -54,13 +54,18 @@ def _block(value: float, low: float, high: float) -> str:
         return _HOLE
     if high <= low:
         return _BLOCKS[3]
-    return _BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))]
+    return _BLOCKS[round(_share(value, low, high) * (len(_BLOCKS) - 1))]
 
 
 def _row(value: float, low: float, high: float, rows: int) -> int:
     if high <= low:
         return rows // 2
-    return round((high - value) / (high - low) * (rows - 1))
+    return round((1.0 - _share(value, low, high)) * (rows - 1))
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where ``value`` lies between the two; halved, because their difference may be no number any more."""
+    return (value / 2 - low / 2) / (high / 2 - low / 2) if high / 2 > low / 2 else 0.0
 
 
 def _between(previous: int | None, row: int | None) -> range:

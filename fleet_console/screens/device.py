@@ -150,7 +150,7 @@ class DeviceScreen(Watching[DevicePage]):
     def _columns(self) -> Sequence[Column]:
         room = self._room()
         fixed = [
-            Column(_("METRIC"), 18 if room < 78 else 20),  # noqa: PLR2004 - columns of a terminal
+            Column(_("METRIC"), 18),
             Column(_("VALUE"), 11, right=True),
             Column(_("UNIT"), 6),
             Column(_("AGE"), 6, right=True),
@@ -161,7 +161,7 @@ class DeviceScreen(Watching[DevicePage]):
 
     def _room(self) -> int:
         """Columns that the values have."""
-        return self.size.width * 3 // 5 - 3 if self.is_wide else self.size.width - 2
+        return self.size.width * 5 // 8 - 4 if self.is_wide else self.size.width - 2
 
     def _row(self, value: Value, age: str) -> Row:
         width = self._columns()[-1].width

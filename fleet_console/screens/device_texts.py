@@ -5,7 +5,7 @@ from typing import Final
 
 from rich.text import Text
 
-from fleet_console import looks, plots, tables
+from fleet_console import looks, tables
 from fleet_console.views import Conclusion, DevicePage, Finding, Health, Link, Reading, Update, Wanted
 from fleet_protocol.messages import Quality
 from fleet_protocol.texts import _
@@ -14,6 +14,9 @@ Age = Callable[[int | None], str]
 """How long ago a moment on the source's clock is."""
 
 _DOWNLOADING: Final = "downloading"
+
+_NAMES: Final = 12
+"""Characters before a fact."""
 
 
 def head(page: DevicePage, age: Age) -> Text:
@@ -89,11 +92,11 @@ def agent(page: DevicePage, age: Age) -> Text:
     clock = _("trusted") if report.clock == 0 else _("NOT TRUSTED: the server dates the readings")
     facts = [
         *([(_("broker"), Text(page.link.broker))] if page.link else []),
-        (_("waits there"), Text(waiting)),
+        (_("waiting"), Text(waiting)),
         ("", Text(dropped, looks.AMBER if spool.dropped_records else looks.QUIET)),
         *((_("sensor"), Text(f"{each.name} ({each.kind})")) for each in report.sensors),
         (_("clock"), Text(clock, looks.TEXT if report.clock == 0 else looks.AMBER)),
-        (_("report changed"), Text(_("{age} ago").format(age=age(page.reported_ms)))),
+        (_("reported"), Text(_("{age} ago").format(age=age(page.reported_ms)))),
     ]
     return _facts(facts)
 
@@ -216,13 +219,15 @@ def _desired(wanted: Wanted | None, running: int) -> Text:
 
 def _update(update: Update, age: Age) -> Text:
     text = looks.update(update.state).text()
-    version = f" ({update.version})" if update.version else ""
-    text.append(_("  release {release}{version}").format(release=update.release, version=version), looks.TEXT)
-    text.append(_(", since {age}").format(age=age(update.since_wall_ms)), looks.QUIET)
+    text.append(_("  release {release}").format(release=update.release), looks.TEXT)
+    since = _("version {version}, since {age}")
+    told = since.format(version=update.version or "—", age=age(update.since_wall_ms))
+    text.append("\n" + " " * _NAMES + told, looks.QUIET)
     if update.state == _DOWNLOADING and update.size:
         share = update.done / update.size
-        told = _("{done} of {size}").format(done=looks.size(update.done), size=looks.size(update.size))
-        text.append(f"\n{'':<16}{plots.bar(share, 20)} {share:.0%}  ", looks.SKY).append(told, looks.QUIET)
+        told = _("of {size}").format(size=looks.size(update.size))
+        text.append("\n" + " " * _NAMES).append_text(looks.bar(share, 10, looks.SKY))
+        text.append(f" {share:.0%}  ", looks.SKY).append(told, looks.QUIET)
     return text
 
 
@@ -249,8 +254,7 @@ def _finding(finding: Finding) -> Text:
 
 
 def _facts(facts: list[tuple[str, Text]]) -> Text:
-    width = 16
-    return Text("\n").join(Text.assemble((f"{name:<{width}}", looks.QUIET), fact) for name, fact in facts)
+    return Text("\n").join(Text.assemble((f"{name:<{_NAMES}}", looks.QUIET), fact) for name, fact in facts)
 
 
 def quality(known: Quality) -> Text:

@@ -80,7 +80,7 @@ class Ask(ModalScreen[str | None]):
         with Vertical(classes="dialog"):
             yield Static(Text(self._question, f"bold {looks.TEXT}"))
             yield Static(Text(self._hint, looks.QUIET))
-            field = Input(self._given)
+            field = Input(self._given, select_on_focus=False)
             field.cursor_blink = False
             yield field
             yield Static(Text(_("enter goes on, esc leaves"), looks.QUIET))

@@ -33,7 +33,9 @@ class EventsScreen(Filtered[Events]):
     @property
     def nothing(self) -> str:
         """That all is quiet."""
-        return _("Nothing was raised in the last day.")
+        if self._has_fleet:
+            return _("Nothing was raised in the last day.")
+        return _("Nothing was raised since the agent started.")
 
     async def look_at(self) -> Seen[Events]:
         """The newest."""

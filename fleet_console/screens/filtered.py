@@ -70,7 +70,13 @@ class Filtered(Watching[T]):
         """Type a filter."""
         field = self.query_one("#filter", Input)
         field.display = True
-        field.focus()
+        self.set_focus(field)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In a field, a slash is a slash."""
+        if action == "filter" and isinstance(self.focused, Input):
+            return False
+        return super().check_action(action, parameters)
 
     def clear_filter(self) -> bool:
         """Take the filter away; whether there was one."""

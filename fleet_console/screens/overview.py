@@ -67,7 +67,7 @@ class OverviewScreen(Watching[Overview]):
         seen = look.seen.content
         self.query_one("#devices", Static).update(_devices(seen))
         self.query_one("#flow", Static).update(_flow(seen.flow))
-        self.query_one("#rollouts", Static).update(_rollouts(seen.rollouts))
+        self.query_one("#rollouts", Static).update(_rollouts(seen.rollouts, 12 if self.is_wide else 0))
         self.query_one("#server", Static).update(_server(seen.server, look, now_s))
         ailing = seen.ailing()
         grid = self.query_one(Grid)
@@ -112,7 +112,7 @@ def _devices(seen: Overview) -> Text:
             Text.assemble(
                 (f"{mark.shape} {mark.word:<8}", mark.color if count else looks.QUIET),
                 (f"{looks.count(count):>7}  ", f"bold {looks.TEXT}" if count else looks.QUIET),
-                (plots.bar(count / total if total else 0.0, _BAR), mark.color),
+                looks.bar(count / total if total else 0.0, _BAR, mark.color),
             )
         )
     return Text("\n").join(lines)
@@ -125,7 +125,7 @@ def _flow(flow: Flow) -> Text:
     raised = _("{rate:.3g} events/min").format(rate=flow.events_a_minute) if known else ""
     text.append(f"\n{raised}")
     if flow.p50_ms is not None and flow.p99_ms is not None:
-        told = _("stored {p50} after reading, 99 % {p99}")
+        told = _("stored within {p50}, 99 % {p99}")
         known_ms = {"p50": looks.duration(flow.p50_ms), "p99": looks.duration(flow.p99_ms)}
         text.append("\n" + told.format(**known_ms), looks.QUIET)
     else:
@@ -136,14 +136,14 @@ def _flow(flow: Flow) -> Text:
     return text.append(f"\n{lost}", looks.AMBER if flow.lost_records or flow.refused else looks.QUIET)
 
 
-def _rollouts(rollouts: tuple[Rollout, ...] | None) -> Text:
+def _rollouts(rollouts: tuple[Rollout, ...] | None, bar: int) -> Text:
     if rollouts is None:
         return Text(_("This server has no rollouts yet."), looks.QUIET)
     if not rollouts:
         return Text(_("None so far: fleet rollout start"), looks.QUIET)
     chosen = sorted(rollouts, key=lambda each: each.state not in _OPEN)[:_ROLLOUTS]
     return Text("\n").join(
-        Text.assemble(looks.rollout(each.state).text(), "  ", progress(each, 8), "  ", each.target)
+        Text.assemble(looks.rollout(each.state).text(), "  ", progress(each, bar), "  ", each.target)
         for each in chosen
     )
 
@@ -152,8 +152,8 @@ def _server(items: tuple[Health, ...], look: Look[Overview], now_s: float) -> Te
     if not items:
         return Text.assemble(looks.WELL.text(), (_("   nothing is raised"), looks.QUIET))
     worst = items[0]
-    text = Text.assemble(looks.severity(worst.level).text(), "  ", (worst.title, f"bold {looks.TEXT}"))
-    text.append(f"  {look.age(worst.since_ms, now_s)}", looks.QUIET)
+    text = looks.severity(worst.level).text().append(f"   {look.age(worst.since_ms, now_s)}", looks.QUIET)
     if len(items) > 1:
-        text.append(_("  +{count} more").format(count=len(items) - 1), looks.QUIET)
+        text.append(_("   +{count} more").format(count=len(items) - 1), looks.QUIET)
+    text.append(f"\n{worst.title}", f"bold {looks.TEXT}")
     return text.append(f"\n→ {worst.next_step}", looks.SAND)

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.widgets import Static
 
-from fleet_console import actions, looks, plots
+from fleet_console import actions, looks
 from fleet_console.errors import ConsoleError
 from fleet_console.freshness import Look
 from fleet_console.grid import Column, Grid, Row
@@ -48,6 +48,7 @@ class RolloutScreen(Watching[RolloutPage]):
         """What it is, and its devices under their waves."""
         yield Static(id="head")
         yield Grid(id="rows")
+        yield Static(id="said")
 
     def on_mount(self) -> None:
         """The rows have the keyboard."""
@@ -61,6 +62,20 @@ class RolloutScreen(Watching[RolloutPage]):
         grid = self.query_one(Grid)
         grid.lay_out(self._columns())
         grid.fill(self._rows(look, now_s))
+        self._explain(page, grid.chosen)
+
+    def on_grid_row_highlighted(self) -> None:
+        """Say all of the row under the cursor."""
+        if self.last is not None:
+            self._explain(self.last.seen.content, self.query_one(Grid).chosen)
+
+    def _explain(self, page: RolloutPage, chosen: str | None) -> None:
+        members = (*(each for wave in page.waves for each in wave.devices), *page.left_out)
+        member = next((each for each in members if each.id == chosen), None)
+        said = self.query_one("#said", Static)
+        text = _why(member) if member else Text()
+        said.display = bool(text)
+        said.update(text)
 
     def action_steer(self, name: str) -> None:
         """Ask whether to, and say why not where it makes no sense."""
@@ -99,7 +114,8 @@ class RolloutScreen(Watching[RolloutPage]):
             self.app.open_device(key)
 
     def _columns(self) -> Sequence[Column]:
-        fixed = [Column(_("DEVICE"), 24), Column(_("STATE"), 12), Column(_("SINCE"), 7, right=True)]
+        name = 28 if self.is_wide else 20
+        fixed = [Column(_("DEVICE"), name), Column(_("STATE"), 11), Column(_("SINCE"), 6, right=True)]
         used = sum(column.width + 2 for column in fixed)
         return [*fixed, Column(_("WHAT IT SAYS"), max(10, self.size.width - 4 - used))]
 
@@ -154,16 +170,32 @@ def _member(member: Member, look: Look[RolloutPage], now_s: float) -> Row:
 def _said(member: Member) -> Text:
     """Why it stands where it stands, in the device's own words."""
     if member.refusal:
-        meaning, _next = looks.refusal(member.refusal)
-        return Text(_("refused: {meaning}").format(meaning=meaning), looks.RED)
+        return Text(_("refused: {code}").format(code=member.refusal.replace("_", " ")), looks.RED)
     if member.is_holding:
-        return Text(_("{presence}: the wave waits for it").format(presence=member.presence), looks.AMBER)
+        return Text(_("{presence}, holds the wave").format(presence=member.presence), looks.AMBER)
     if member.update and member.state == "assigned":
         text = looks.update(member.update).text()
         if member.size and member.update == "downloading":
-            text.append(f" {plots.bar(member.done / member.size, 10)} {member.done * 100 // member.size} %")
+            share = member.done / member.size
+            text.append(" ").append_text(looks.bar(share, 10, looks.SKY)).append(f" {share:.0%}", looks.SKY)
         return text
     return Text(member.detail, looks.QUIET)
+
+
+def _why(member: Member) -> Text:
+    """The same in whole sentences, with what to do next."""
+    text = Text()
+    if member.refusal:
+        meaning, next_step = looks.refusal(member.refusal)
+        text.append(meaning, looks.RED)
+        text.append(f"\n→ {next_step}" if next_step else "", looks.SAND)
+    if member.is_holding:
+        text.append(
+            _("It is {presence}. The wave waits for it.").format(presence=member.presence), looks.AMBER
+        )
+    if member.detail:
+        text.append(("\n" if text else "") + member.detail)
+    return text
 
 
 def _words(step: Step) -> tuple[str, list[str], str]:

@@ -7,7 +7,7 @@ from rich.text import Text
 from textual import on
 from textual.binding import BindingType
 
-from fleet_console import actions, looks, plots
+from fleet_console import actions, looks
 from fleet_console.freshness import Look
 from fleet_console.grid import Column, Grid, Row
 from fleet_console.screens.filtered import Filtered
@@ -77,10 +77,9 @@ class RolloutsScreen(Filtered[Rollouts]):
 
 
 def progress(rollout: Rollout, width: int) -> Text:
-    """How many devices have come to an end, as a bar and as a number."""
+    """How many devices have come to an end, as a bar (where there is room) and as a number."""
     total = sum(rollout.counts.values())
-    settled = round(rollout.share * total)
-    return Text.assemble(
-        (plots.bar(rollout.share, width), looks.rollout(rollout.state).color),
-        (f" {settled}/{total}", looks.TEXT),
-    )
+    told = Text(f"{round(rollout.share * total)}/{total}", looks.TEXT)
+    if not width:
+        return told
+    return looks.bar(rollout.share, width, looks.rollout(rollout.state).color).append(" ").append_text(told)

@@ -13,6 +13,8 @@ from tests.support.fleet_broker import Identity, connected
 from tests.support.fleet_server import ServerProcess, add, batch, deliver
 from tests.support.waiting import wait_until
 
+CHILDREN = ("mosquitto", "ingest", "watch", "rollouts", "escalation", "api", "device")
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -68,7 +70,7 @@ def test_a_second_start_on_the_same_folder_is_refused(server: ServerProcess) -> 
     assert server.codes() == set()
 
 
-@pytest.mark.parametrize("name", ["mosquitto", "ingest", "watch", "rollouts", "escalation", "api", "device"])
+@pytest.mark.parametrize("name", CHILDREN)
 def test_a_killed_child_is_started_again_and_does_its_work(
     server: ServerProcess, tmp_path: Path, name: str
 ) -> None:

@@ -51,7 +51,7 @@ def test_a_part_of_a_device_on_a_narrow_terminal(snap_compare: Compare, name: st
         "health": "sensor.timeout",
         "models": "uncertain",
         "updates": "shall have",
-        "agent": "waits there",
+        "agent": "waiting",
     }
     drive = run(*keys, until_shown=text[name])
     assert snap_compare(console(ShownFleet()), terminal_size=NARROW, run_before=drive)

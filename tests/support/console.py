@@ -105,6 +105,17 @@ def text_of(pilot: Pilot[None], selector: str) -> str:
     return content.plain if isinstance(content, Text) else str(content)
 
 
+def told(pilot: Pilot[None]) -> str:
+    """What the console says beside the screen."""
+    return "\n".join(each.message for each in pilot.app._notifications)
+
+
+def way(pilot: Pilot[None]) -> list[str]:
+    """The places that the title bar names."""
+    left = text_of(pilot, "#title").split("  ")[0]
+    return [place.strip() for place in left.split("\u203a")]
+
+
 def health(code: str, ago_ms: int, detail: str = "") -> Health:
     return health_in_words([{"code": code, "since_wall_ms": NOW - ago_ms, "detail": detail}])[0]
 
@@ -149,7 +160,7 @@ UPDATES = (
         since_wall_ms=NOW - 40_000, done=3_400_000, size=8_100_000,
     ),
     Update(
-        kind="policy", name="leak_watch", release=2, version="2", state="failed", installed=2,
+        kind="policy", name="leak_watch", release=1, version="1", state="failed", installed=2,
         since_wall_ms=NOW - 3 * HOUR, refusal="rollback", detail="release 1 of leak_watch, 2 was accepted",
     ),
 )  # fmt: skip
@@ -178,9 +189,8 @@ PAGE = DevicePage(
 )  # fmt: skip
 
 EVENTS = (
-    Event(device="gw-canal-02", time_ms=NOW - 30_000, name="leak", severity=2,
-          text="Leak suspected in zone 4", source="leak_watch",
-          figures={"score": 0.94, "reading.pressure": 2.81}),
+    Event(device="gw-canal-02", time_ms=NOW - 30_000, name="leak", severity=2, text="Leak in zone 4?",
+          source="leak_watch", figures={"score": 0.94, "reading.pressure": 2.81}),
     Event(device="gw-hill-01", time_ms=NOW - 9 * MINUTE, name="pressure_low", severity=1,
           text="Pressure below 2 bar for 10 minutes", source="leak_watch"),
     Event(device="gw-canal-01", time_ms=NOW - 2 * HOUR, name="clock_jump", severity=0,

@@ -74,9 +74,7 @@ class Disk:
     def _remember(self, path: Path) -> None:
         number = path.stat().st_ino
         if path.is_dir():
-            self._names[number] = {
-                entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(path)
-            }
+            self._names[number] = {entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(path)}
         else:
             self._contents[number] = path.read_bytes()
 
