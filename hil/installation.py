@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -150,8 +152,31 @@ class Installation:
                 "FAKETIME_NO_CACHE": "1",
             }
         post.agent.stop()
-        post.agent.set_environment(environment)
+        post.agent.rearrange(environment=environment)
         post.agent.start()
+
+    def cut_power(self, post: Post, at: int, within_s: float) -> str:
+        """Run the agent of ``post`` until it has renamed ``at`` - 1 files, and kill it instead of the next one.
+
+        A durable write ends with a rename: so each of these is a point between two durable acts. What
+        was about to be renamed; nothing where the agent had no more to write.
+
+        Raises:
+            RigError: strace is not installed.
+        """
+        if shutil.which("strace") is None:
+            raise RigError(_("strace is missing; install the Debian package 'strace'"))
+        trace = self.folder / "logs" / f"{post.device.name}.trace"
+        inject = f"inject=rename:error=EIO:signal=SIGKILL:when={at}"
+        traced = ("strace", "-qq", "-f", "-o", str(trace), "-e", "trace=rename", "-e", inject)
+        post.agent.stop()
+        post.agent.rearrange(prefix=traced)
+        post.agent.start()
+        died = post.agent.wait(within_s)
+        post.agent.kill()
+        post.kills_ms.append(time.time_ns() // 1_000_000)
+        post.agent.rearrange()
+        return _last_renamed(trace) if died else ""
 
     def wait(self, holds: Callable[[], bool], within_s: float, what: str) -> None:
         """Return once ``holds``, keeping the agents alive meanwhile.
@@ -301,6 +326,12 @@ def _model(post: Post) -> str:
     fitted = releases.write(REPOSITORY / device.model, post.folder / "fitted", 1, "none")
     policy = f'policy = "{REPOSITORY / device.policy}"\n' if device.policy else ""
     return f'\n[[models]]\nfolder = "{fitted}"\n{policy}'
+
+
+def _last_renamed(trace: Path) -> str:
+    """The name of the file that the last rename would have replaced."""
+    found = re.findall(r'rename\("[^"]*", "([^"]*)"\)', trace.read_text(errors="replace"))
+    return Path(found[-1]).name if found else ""
 
 
 def _free_port() -> int:

@@ -4,6 +4,7 @@ A child runs in a session of its own, so that Ctrl-C reaches whoever started it 
 stops everything in order; and the kernel ends it should its starter be killed.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -34,6 +35,7 @@ class Child:
         self.log = log
         self.starts = 0
         self._command = tuple(command)
+        self._prefix: tuple[str, ...] = ()
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +53,7 @@ class Child:
         """Start it, appending what it says to its log."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                (*self._prefix, *self._command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -69,14 +71,25 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """SIGKILL: it gets no chance to tidy up."""
+        """SIGKILL for it and what runs beside it: it gets no chance to tidy up."""
         if self._process is not None and self.alive:
+            if self._prefix:
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._process.wait()
 
-    def set_environment(self, environment: Mapping[str, str]) -> None:
-        """What is added to this process's own environment from the next start on."""
-        self._environment = dict(environment)
+    def rearrange(self, *, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        """What is put before the command, and added to the environment, from the next start on."""
+        self._prefix = tuple(prefix)
+        self._environment = dict(environment or {})
+
+    def wait(self, within_s: float) -> bool:
+        """Wait for it to end; whether it did."""
+        if self._process is None:
+            return True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(within_s)
+        return not self.alive
 
     def ask_to_stop(self) -> None:
         """SIGTERM, without waiting."""

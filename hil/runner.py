@@ -112,7 +112,7 @@ def _perform(
 ) -> None:
     with open_rig(rig, folder, seed) as place, running(scenario, place, folder) as installation:
         sight = Sight(installation)
-        doer = Doer(installation, sight)
+        doer = Doer(installation, sight, say)
         watch = _Watch(sight, run, started)
         installation.watch = watch
         for step in (Await(what="fresh", say=_("every device reports")), *scenario.steps):

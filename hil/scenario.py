@@ -15,7 +15,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from fleet_protocol.texts import _
-from fleet_protocol.update_states import UpdateState
 from hil.errors import ScenarioError
 from hil.lines import line_of
 
@@ -47,7 +46,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     disk_mib: Annotated[int, msgspec.Meta(ge=2, le=1024)] | None = None
     model: str | None = None
     policy: str | None = None
-    updates: dict[str, float] = {}
+    updates: dict[str, int | float] = {}
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="do"):
@@ -64,12 +63,18 @@ class Kill(Step, frozen=True, kw_only=True, tag="kill"):
     hold: bool = False
 
 
-class KillAt(Step, frozen=True, kw_only=True, tag="kill_at"):
-    """SIGKILL an agent at the moment at which its update journal says ``state``."""
+class CutPower(Step, frozen=True, kw_only=True, tag="cut_power"):
+    """Restart an agent and kill it where it would rename its nth file, for every n of ``at`` in turn.
+
+    Every durable write ends with a rename, so an update is cut between its durable acts. One that
+    writes nothing more within ``within_s`` is killed then.
+    """
 
     device: Name
-    state: UpdateState
-    within_s: Seconds = 60.0
+    at: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=2, le=50)], ...], msgspec.Meta(min_length=1, max_length=50)
+    ]
+    within_s: Seconds = 20.0
 
 
 class Start(Step, frozen=True, kw_only=True, tag="start"):
@@ -176,7 +181,7 @@ class Await(Step, frozen=True, kw_only=True, tag="await"):
 
 
 AnyStep = (
-    Kill | KillAt | Start | Freeze | Thaw | Link | Sensor | Disk | Clock | Fleet | Release | Steal
+    Kill | CutPower | Start | Freeze | Thaw | Link | Sensor | Disk | Clock | Fleet | Release | Steal
     | Serve | Await
 )  # fmt: skip
 

@@ -1,11 +1,9 @@
 """Doing the steps of a scenario, one function a step."""
 
-import json
 import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from fleet_protocol.texts import _
@@ -17,11 +15,11 @@ from hil.scenario import (
     AnyStep,
     Await,
     Clock,
+    CutPower,
     Disk,
     Fleet,
     Freeze,
     Kill,
-    KillAt,
     Link,
     Release,
     Sensor,
@@ -41,9 +39,10 @@ _BALLAST: Final = "ballast"
 class Doer:
     """Does steps on one installation."""
 
-    def __init__(self, installation: Installation, sight: Sight) -> None:
+    def __init__(self, installation: Installation, sight: Sight, say: Callable[[str], None]) -> None:
         self._installation = installation
         self._sight = sight
+        self._say = say
 
     def do(self, step: AnyStep) -> None:
         """Do one step; returns when it is done.
@@ -80,16 +79,13 @@ class Doer:
         except StepFailed:
             return False
 
-    def _killat(self, step: KillAt) -> None:
+    def _cutpower(self, step: CutPower) -> None:
         post = self._post(step.device)
-        journal = post.data / "updates" / "journal.json"
-        deadline = time.monotonic() + step.within_s
-        # Looked at without a pause: a state may last for milliseconds.
-        while not _says(journal, step.state):
-            if time.monotonic() > deadline:
-                raise StepFailed(_("the update was never seen in state {state}").format(state=step.state))
-        post.agent.kill()
-        post.kills_ms.append(_now_ms())
+        post.held = True
+        for place in step.at:
+            lost = self._installation.cut_power(post, place, step.within_s)
+            self._say(_("    cut instead of rename {place}: {file}").format(place=place, file=lost or "-"))
+        post.held = False
 
     def _start(self, step: Start) -> None:
         post = self._post(step.device)
@@ -174,22 +170,6 @@ class Doer:
 
     def _post(self, device: str | None) -> Post:
         return self._installation.posts[device or ""]
-
-
-def _says(journal: Path, state: str) -> bool:
-    try:
-        return state in _states(json.loads(journal.read_text()))
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def _states(document: Any) -> set[str]:
-    """Every text in ``document``: the journal's layout is the agent's affair."""
-    if isinstance(document, dict):
-        return set().union(*map(_states, document.values()))
-    if isinstance(document, list):
-        return set().union(*map(_states, document))
-    return {document} if isinstance(document, str) else set()
 
 
 def _fill(write: Callable[[bytes], int | None]) -> None:
