@@ -116,7 +116,11 @@ def test_held_again_it_goes_on_from_what_the_server_has(
     second = ceremony.decode_bundle((tmp_path / "bundle.json").read_bytes())
     assert second.image_roots[:1] == first.image_roots
     assert second.image_roots[1].signed.keys == first.image_roots[0].signed.keys
-    assert set(second.roles) == {"targets"}
+    assert {role: each.signed.version for role, each in second.roles.items()} == {
+        "targets": 2,
+        "models": 2,
+        "policies": 2,
+    }
 
 
 def test_without_file_and_terminal_nothing_is_made(
