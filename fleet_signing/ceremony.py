@@ -225,7 +225,8 @@ def _root(
 
 def _require_own(before: Bundle, offline: OfflineKeys) -> None:
     """See to it that ``before`` goes back to the root keys of ``offline``."""
-    if not (before.image_roots and before.director_roots and tuple(before.roles) == image.OFFLINE_ROLES):
+    is_whole = before.image_roots and before.director_roots and {*before.roles} == {*image.OFFLINE_ROLES}
+    if not is_whole:
         raise MetadataError(_("the request leaves out what was published; export it again"))
     for root in (before.image_roots[-1], before.director_roots[-1]):
         if sum(has_signed(signer.public_key, root) for signer in offline.root) < ROOT_THRESHOLD:
