@@ -192,4 +192,4 @@ def _parts(artifact: Artifact) -> Iterator[bytes]:
 
 
 def _manifest(folder: Path) -> Manifest:
-    return artifacts.read_model(artifacts.of_model(folder).content)[0]
+    return artifacts.read_model(artifacts.of_model(folder).content)

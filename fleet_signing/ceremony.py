@@ -24,7 +24,7 @@ from fleet_protocol.texts import _
 from fleet_signing import image
 from fleet_signing.errors import MetadataError
 from fleet_signing.keys import generate, public_key, public_text
-from fleet_signing.metadata import ROOT_LIFE, SPEC, decode, seal
+from fleet_signing.metadata import ROOT_LIFE, SPEC, decode, has_signed, seal, verify
 
 ROOT_KEYS: Final = 3
 ROOT_THRESHOLD: Final = 2
@@ -108,12 +108,16 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def hold(offline: OfflineKeys, online: OnlinePublic, at: datetime, before: Bundle | None = None) -> Bundle:
-    """A ceremony at the time ``at``; ``before`` is everything that the server has.
+    """A ceremony at the time ``at``; ``before`` is everything that the server says it has.
 
-    Held again, it keeps what was published, and signs a delegated role anew only where its key is
-    another one than before. Whether enough of the former root keys take part is for the acceptance
-    to say (:mod:`fleet_signing.acceptance`).
+    Held again, it keeps what was published and signs everything anew, with new dates. Nothing is
+    believed of ``before`` that the same offline keys have not signed: a stolen server asks, too.
+
+    Raises:
+        MetadataError: ``before`` was not signed by enough of these root keys, or does not fit together.
     """
+    if before is not None:
+        _require_own(before, offline)
     image_roots = before.image_roots if before else ()
     director_roots = before.director_roots if before else ()
     image_root = _root(offline, online.image, (), image_roots, at)
@@ -219,18 +223,35 @@ def _root(
     return Root(version, SPEC, at + ROOT_LIFE, keys, roles, consistent_snapshot=True)
 
 
-def _roles(offline: OfflineKeys, at: datetime, before: Bundle | None) -> dict[str, Metadata[Targets]]:
-    """The top-level targets, and each delegated role that has to be signed now."""
-    keys = {role: [offline.roles[role].public_key] for role in DELEGATIONS.values()}
-    known = before.roles if before else {}
-    version = known[Targets.type].signed.version + 1 if Targets.type in known else 1
-    top = image.delegating(keys, version, at)
-    signed = {Targets.type: seal(top, [offline.roles[Targets.type]])}
+def _require_own(before: Bundle, offline: OfflineKeys) -> None:
+    """See to it that ``before`` goes back to the root keys of ``offline``."""
+    is_whole = before.image_roots and before.director_roots and {*before.roles} == {*image.OFFLINE_ROLES}
+    if not is_whole:
+        raise MetadataError(_("the request leaves out what was published; export it again"))
+    for root in (before.image_roots[-1], before.director_roots[-1]):
+        if sum(has_signed(signer.public_key, root) for signer in offline.root) < ROOT_THRESHOLD:
+            raise MetadataError(
+                _(
+                    "what the server has was not signed by {least} of these root keys; hold the ceremony "
+                    "with the keys of the last one"
+                ).format(least=ROOT_THRESHOLD)
+            )
+    top = before.roles[Targets.type]
+    verify(before.image_roots[-1].signed, Targets.type, top)
     for role in DELEGATIONS.values():
-        if role not in known:
-            signed[role] = seal(image.no_artifacts(at), [offline.roles[role]])
-        elif offline.roles[role].public_key.keyid not in known[role].signatures:
-            signed[role] = image.renew(known[role], [offline.roles[role]], at)
+        verify(top.signed, role, before.roles[role])
+
+
+def _roles(offline: OfflineKeys, at: datetime, before: Bundle | None) -> dict[str, Metadata[Targets]]:
+    """The top-level targets and each delegated role, in the version after ``before``."""
+    keys = {role: [offline.roles[role].public_key] for role in DELEGATIONS.values()}
+    version = before.roles[Targets.type].signed.version + 1 if before else 1
+    signed = {Targets.type: seal(image.delegating(keys, version, at), [offline.roles[Targets.type]])}
+    for role in DELEGATIONS.values():
+        key = offline.roles[role]
+        signed[role] = (
+            image.renew(before.roles[role], [key], at) if before else seal(image.no_artifacts(at), [key])
+        )
     return signed
 
 

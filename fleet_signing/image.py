@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Signer
 from tuf.api.metadata import (
     DelegatedRole,
@@ -29,6 +28,7 @@ from fleet_signing.metadata import (
     OFFLINE_LIFE,
     ONLINE_LIFE,
     SPEC,
+    has_signed,
     next_version,
     seal,
     target_file,
@@ -86,15 +86,13 @@ def require_signed(role: Metadata[Targets], name: str, key: Key) -> None:
     Raises:
         MetadataError: it has not.
     """
-    try:
-        key.verify_signature(role.signatures[key.keyid], role.signed_bytes)
-    except (KeyError, UnverifiedSignatureError):
+    if not has_signed(key, role):
         raise MetadataError(
             _(
                 "{role} {version} was not signed with this key; use the key that signs {role} now, "
                 "and if that is this one, treat the server as stolen"
             ).format(role=name, version=role.signed.version)
-        ) from None
+        )
 
 
 def renew(role: Metadata[Targets], signers: Sequence[Signer], at: datetime) -> Metadata[Targets]:

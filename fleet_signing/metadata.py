@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from securesystemslib.signer import Signer
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, T, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
@@ -102,6 +103,15 @@ def verify(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> Non
                 role=role, reason=error
             )
         ) from None
+
+
+def has_signed(key: Key, metadata: Metadata[Any]) -> bool:
+    """Whether ``key`` itself has signed ``metadata``."""
+    try:
+        key.verify_signature(metadata.signatures[key.keyid], metadata.signed_bytes)
+    except (KeyError, UnverifiedSignatureError):
+        return False
+    return True
 
 
 def target_file(target: agreed.Target) -> TargetFile:

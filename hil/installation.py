@@ -156,7 +156,7 @@ class Installation:
         post.agent.start()
 
     def cut_power(self, post: Post, at: int, within_s: float) -> str:
-        """Run the agent of ``post`` until it has renamed ``at`` - 1 files, and kill it instead of the next one.
+        """Run the agent of ``post`` until it has renamed ``at`` - 1 files; kill it instead of the next.
 
         A durable write ends with a rename: so each of these is a point between two durable acts. What
         was about to be renamed; nothing where the agent had no more to write.

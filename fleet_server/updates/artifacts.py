@@ -136,7 +136,7 @@ class ArtifactStore:
         )
         with Session(self._engine) as session:
             sha256 = session.exec(query).first()
-        return artifacts.read_model(self.path(sha256).read_bytes())[0] if sha256 else None
+        return artifacts.read_model(self.path(sha256).read_bytes()) if sha256 else None
 
     def _require_free(self, target: Target) -> None:
         with Session(self._engine) as session:

@@ -63,6 +63,11 @@ class Repositories:
     def director_root(self) -> bytes:
         return encode(self.bundle.director_roots[0])
 
+    @property
+    def current(self) -> ceremony.Bundle:
+        """Everything that was signed offline, as a server would tell it to the next ceremony."""
+        return ceremony.Bundle(self.bundle.image_roots, self.bundle.director_roots, self.roles)
+
     def publish(self, artifact: Artifact, signer: CryptoSigner | None = None) -> Target:
         """Vouch for ``artifact`` with the key of its role, or another one, and serve it."""
         role = DELEGATIONS[artifact.target.description.kind]

@@ -126,7 +126,7 @@ def test_two_of_three_root_keys_make_a_new_root_and_one_does_not(
     repositories: Repositories, tmp_path: Path
 ) -> None:
     target = repositories.publish(policy())
-    again = ceremony.hold(repositories.offline, repositories.online.public, now(), repositories.bundle)
+    again = ceremony.hold(repositories.offline, repositories.online.public, now(), repositories.current)
     newest = again.image_roots[-1].signed
     for signers, is_taken in ((repositories.offline.root[1:], True), (repositories.offline.root[:1], False)):
         repositories.files["image/metadata/2.root.json"] = encode(seal(newest, signers))
@@ -142,7 +142,7 @@ def test_a_lost_root_key_is_replaced_and_devices_follow(repositories: Repositori
     assert seen(tmp_path, repositories, target) == target
     lost, *kept = repositories.offline.root
     offline = ceremony.OfflineKeys((keys.generate(), *kept), repositories.offline.roles)
-    again = ceremony.hold(offline, repositories.online.public, now(), repositories.bundle)
+    again = ceremony.hold(offline, repositories.online.public, now(), repositories.current)
     root = again.image_roots[-1]
     assert lost.public_key.keyid not in root.signed.keys
     repositories.files["image/metadata/2.root.json"] = encode(root)
