@@ -336,4 +336,5 @@ def report(executor: Executor, entry: Entry, done: int) -> UpdateReport:
 
 
 def _subject(target: Target) -> str:
-    return target.path
+    """The same for every release, so that a better one takes back what was said of a worse."""
+    return f"{target.description.kind} {target.description.name}"

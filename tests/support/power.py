@@ -39,7 +39,7 @@ class Disk:
         def flushed(descriptor: int) -> None:
             # Nothing is flushed for real: what counts is what is remembered here.
             self._act()
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
             if self._root == path or self._root in path.parents:
                 self._remember(path)
             self._act()
@@ -74,9 +74,7 @@ class Disk:
     def _remember(self, path: Path) -> None:
         number = path.stat().st_ino
         if path.is_dir():
-            self._names[number] = {
-                entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(path)
-            }
+            self._names[number] = {entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(path)}
         else:
             self._contents[number] = path.read_bytes()
 

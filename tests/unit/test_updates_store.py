@@ -162,9 +162,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a hard link": lambda: added("link", b"", tarfile.LNKTYPE, "golden.npz"),
     "a device": lambda: added("null", b"", tarfile.CHRTYPE),
     "a pipe": lambda: added("pipe", b"", tarfile.FIFOTYPE),
-    "a long name": lambda: packed(
-        [*members(), (tarfile.TarInfo("n" * 200), b"")], form=tarfile.GNU_FORMAT
-    ),
+    "a long name": lambda: packed([*members(), (tarfile.TarInfo("n" * 200), b"")], form=tarfile.GNU_FORMAT),
     "pax headers": lambda: packed([*members(), (tarfile.TarInfo("ñ"), b"")], form=tarfile.PAX_FORMAT),
     "changed content": changed,
     "a header with a wrong sum": broken_checksum,

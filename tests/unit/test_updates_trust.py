@@ -379,7 +379,10 @@ def test_a_bundle_that_is_none(yard: Yard, tmp_path: Path, content: bytes) -> No
 
 
 def test_the_agent_itself_never_imports_python_tuf() -> None:
-    code = "import sys, edge_agent.agent, edge_agent.models, edge_agent.updates.command; print('tuf' in sys.modules)"
+    code = (
+        "import sys, edge_agent.agent, edge_agent.models, edge_agent.updates.command;"
+        "print('tuf' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 
