@@ -178,7 +178,7 @@ class TestSupervisor:
         families = [value for value in vars(errors).values() if isinstance(value, type)]
         codes = {family.code for family in families if issubclass(family, errors.AgentError)} - {""}
         assert codes <= set(CATALOG)
-        assert len(codes) == 10
+        assert len(codes) == 13
 
 
 class Scripted:
