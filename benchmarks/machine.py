@@ -17,8 +17,10 @@ _PACKAGES: Final = (
     "openvino",
     "paho-mqtt",
     "psycopg",
+    "securesystemslib",
     "sqlalchemy",
     "tflite-runtime",
+    "tuf",
 )
 
 

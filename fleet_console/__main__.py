@@ -4,6 +4,7 @@ import sys
 
 from fleet_console.commands import app
 from fleet_console.errors import ConsoleError
+from fleet_signing.errors import SigningError
 
 
 def main() -> int:
@@ -13,6 +14,9 @@ def main() -> int:
     except ConsoleError as error:
         print(f"fleet: {error}", file=sys.stderr)  # noqa: T201 - it is a command
         return error.exit_code
+    except SigningError as error:
+        print(f"fleet: {error}", file=sys.stderr)  # noqa: T201
+        return ConsoleError.exit_code
     return 0
 
 

@@ -1,15 +1,15 @@
 """The commands of ``fleet``: each asks the server and prints a table, or the answer itself as JSON."""
 
-import json
 import re
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from fleet_console import enrolling, tables
+from fleet_console import enrolling, keys, publishing, tables
 from fleet_console.errors import ConsoleError, UsageError
+from fleet_console.options import AsJson, Data, TokenFile, Url, show
 from fleet_console.sources import connect
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id
@@ -32,18 +32,13 @@ device_app: Final = typer.Typer(help=_("The devices."), no_args_is_help=True)
 event_app: Final = typer.Typer(help=_("What policies raised."), no_args_is_help=True)
 app.add_typer(device_app, name="device")
 app.add_typer(event_app, name="event")
+app.add_typer(keys.app, name="key")
+app.add_typer(publishing.publish_app, name="publish")
+app.add_typer(publishing.artifact_app, name="artifact")
+app.add_typer(publishing.bundle_app, name="bundle")
+app.command("assign", help=_("Let one device have one release, outside any rollout."))(publishing.assign)
+app.command("unassign", help=_("Let one device be given nothing of a name any more."))(publishing.unassign)
 
-Data = Annotated[
-    Path | None, typer.Option(help=_("The data folder of a server on this machine."), metavar="DIR")
-]
-Url = Annotated[
-    str | None,
-    typer.Option("--server", envvar="ARGAN_SERVER", help=_("The server's address."), metavar="URL"),
-]
-TokenFile = Annotated[
-    Path | None, typer.Option(envvar="ARGAN_TOKEN_FILE", help=_("The file with the token."), metavar="FILE")
-]
-AsJson = Annotated[bool, typer.Option("--json", help=_("Print the server's answer as JSON."))]
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The device's id."))]
 
 
@@ -68,7 +63,7 @@ def add(  # noqa: PLR0913 - the command's options
         enrolled = centre.post("/v1/devices", request).content
     enrolling.write_device(out, name, profile, enrolled)
     config = out / enrolling.CONFIGURATION
-    _print(
+    show(
         {"id": name, "folder": str(out), "configuration": str(config)},
         _("{name} is added. Name its sensors in {config}, then run: edge-agent run --config {config}").format(
             name=name, config=config
@@ -84,11 +79,11 @@ def list_(
     """Every device, page by page."""
     with connect(server, token_file, data) as centre:
         answer = centre.pages("/v1/devices")
-    _print(answer.content, tables.devices(answer.content, answer.now_ms), as_json=as_json)
+    show(answer.content, tables.devices(answer.content, answer.now_ms), as_json=as_json)
 
 
 @device_app.command("show", help=_("Show one device: what it is, how it is, and its newest values."))
-def show(
+def show_device(
     name: Name,
     *,
     data: Data = None,
@@ -102,7 +97,7 @@ def show(
         latest = centre.get(f"/v1/devices/{name}/readings")
     readings = latest.content["items"]
     text = tables.device(page, readings, latest.now_ms)
-    _print(page | {"latest": readings}, text, as_json=as_json)
+    show(page | {"latest": readings}, text, as_json=as_json)
 
 
 @event_app.command("list", help=_("List the newest events, the last one at the bottom."))
@@ -119,7 +114,7 @@ def events(
     with connect(server, token_file, data) as centre:
         answer = centre.pages("/v1/events", since_ms=_ago_ms(since))
     items = answer.content[-limit:]
-    _print(items, tables.events(items, answer.now_ms), as_json=as_json)
+    show(items, tables.events(items, answer.now_ms), as_json=as_json)
 
 
 @app.command("health", help=_("Show how the server is, and what to do next."))
@@ -130,7 +125,7 @@ def health(
     with connect(server, token_file, data) as centre:
         answer = centre.get("/v1/health")
     found = answer.content
-    _print(found, tables.health(found["items"], answer.now_ms) or _("The server is well."), as_json=as_json)
+    show(found, tables.health(found["items"], answer.now_ms) or _("The server is well."), as_json=as_json)
     if found["status"] == "critical":
         raise typer.Exit(ConsoleError.exit_code)
 
@@ -142,7 +137,3 @@ def _ago_ms(duration: str) -> int:
             _("--since {given!r} is no time; give for example 90s, 15m, 24h or 7d").format(given=duration)
         )
     return max(0, int(time.time() * 1000) - int(match[1]) * _SECONDS[match[2]] * 1000)
-
-
-def _print(content: Any, text: str, *, as_json: bool) -> None:
-    typer.echo(json.dumps(content, indent=2) if as_json else text)

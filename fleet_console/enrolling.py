@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fleet_console.errors import ConsoleError
+from fleet_console.keys import section, write_roots
 from fleet_protocol.texts import _
 
 KEY: Final = "key.pem"
@@ -37,6 +38,8 @@ port = {port}
 ca = "ca.pem"
 certificate = "cert.pem"
 key = "key.pem"
+
+{updates}
 
 # What it measures: one [[sensors]] each, with its registers. For example a pressure in bar that a
 # Modbus TCP server holds as a 32-bit float from register 0 on, asked once a second:
@@ -72,6 +75,12 @@ key = "key.pem"
 # folder = "models/leak"
 # policy = "models/leak/policy.toml"
 """
+
+_NO_UPDATES: Final = """\
+# Signed updates come from the server once a key ceremony was held (fleet key ceremony). Then run
+# 'fleet key roots --out .' here, and take these four lines in:
+#
+# {section}"""
 
 
 def provide_key(folder: Path) -> ec.EllipticCurvePrivateKey:
@@ -110,19 +119,29 @@ def request_for(device: str, key: ec.EllipticCurvePrivateKey) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def write_device(folder: Path, device: str, profile: str, enrolled: Mapping[str, str | int]) -> None:
+def write_device(folder: Path, device: str, profile: str, enrolled: Mapping[str, Any]) -> None:
     """Write what the server gave, and a configuration to go on from; the certificate last, as a seal.
 
     An ``agent.toml`` that is there already is left as it is.
     """
     _write(folder / CA, str(enrolled["ca_pem"]).encode(), 0o644)
+    has_roots = bool(enrolled["image_root"] and enrolled["director_root"])
+    if has_roots:
+        write_roots(folder, enrolled["image_root"], enrolled["director_root"])
     if not (folder / CONFIGURATION).exists():
-        text = skeleton(device, profile, str(enrolled["broker_host"]), int(enrolled["broker_port"]))
+        updates = updates_section(str(enrolled["updates_url"]), has_roots=has_roots)
+        text = skeleton(device, profile, str(enrolled["broker_host"]), int(enrolled["broker_port"]), updates)
         _write(folder / CONFIGURATION, text.encode(), 0o644)
     _write(folder / CERTIFICATE, str(enrolled["certificate_pem"]).encode(), 0o644)
 
 
-def skeleton(device: str, profile: str, host: str, port: int) -> str:
+def updates_section(url: str, *, has_roots: bool) -> str:
+    """The part of the configuration about updates; a comment where there is nothing yet to trust."""
+    known = section(url)
+    return known if has_roots else _NO_UPDATES.format(section=known.replace("\n", "\n# "))
+
+
+def skeleton(device: str, profile: str, host: str, port: int, updates: str) -> str:
     """The agent's configuration as far as it is known when the device is added."""
     return _SKELETON.format(
         device=device,
@@ -130,6 +149,7 @@ def skeleton(device: str, profile: str, host: str, port: int) -> str:
         profile=json.dumps(profile),
         host=json.dumps(host),
         port=port,
+        updates=updates,
     )
 
 

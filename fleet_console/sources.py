@@ -1,6 +1,7 @@
 """Where the console gets its answers: the fleet server's API over HTTP."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,59 @@ class Server:
         """What became of ``body``; raises as :meth:`get`."""
         return self._ask("POST", path, json=body)
 
+    def put(self, path: str, body: dict[str, Any]) -> Answer:
+        """What became of ``body``; raises as :meth:`get`."""
+        return self._ask("PUT", path, json=body)
+
+    def delete(self, path: str) -> Answer:
+        """What became of it; raises as :meth:`get`."""
+        return self._ask("DELETE", path)
+
+    def send(self, method: str, path: str, document: bytes) -> Answer:
+        """What became of ``document``, JSON that is sent as it is; raises as :meth:`get`."""
+        headers = {"Content-Type": "application/json"}
+        return self._ask(method, path, content=document, headers=headers)
+
+    def upload(self, path: str, parts: Iterator[bytes], size: int) -> Answer:
+        """What became of ``parts``, ``size`` bytes in all; raises as :meth:`get`."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        return self._ask("PUT", path, content=parts, headers=headers)
+
+    def read(self, path: str) -> bytes:
+        """What is at ``path``, as it is; raises as :meth:`get`."""
+        with self._reached():
+            response = self._client.get(path)
+        if not response.is_success:
+            raise ConsoleError(_refusal(response))
+        return response.content
+
+    def download(self, path: str, out: Path) -> int:
+        """Write what is at ``path`` to ``out``, whole or not at all; its size in bytes.
+
+        Raises:
+            ConsoleError: the server refuses, or ``out`` cannot be written.
+            Unreachable: it does not answer.
+        """
+        beside = out.with_name(f".{out.name}.new")
+        try:
+            with self._reached(), self._client.stream("GET", path) as response:
+                if not response.is_success:
+                    response.read()
+                    raise ConsoleError(_refusal(response))
+                with beside.open("wb") as file:
+                    for part in response.iter_bytes():
+                        file.write(part)
+                    file.flush()
+                    os.fsync(file.fileno())
+            beside.replace(out)
+            return out.stat().st_size
+        except OSError as error:
+            raise ConsoleError(
+                _("{path} cannot be written ({reason})").format(path=out, reason=error.strerror)
+            ) from error
+        finally:
+            beside.unlink(missing_ok=True)
+
     def pages(self, path: str, **parameters: str | int) -> Answer:
         """All items at ``path``, page by page; the clock is that of the last page."""
         items: list[Any] = []
@@ -58,17 +112,22 @@ class Server:
             parameters["after"] = answer.content["next_after"]
 
     def _ask(self, method: str, path: str, **how: Any) -> Answer:
-        try:
+        with self._reached():
             response = self._client.request(method, path, **how)
+        if response.is_success:
+            return Answer(response.json(), _clock(response))
+        raise ConsoleError(_refusal(response))
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
         except httpx.TransportError as error:
             raise Unreachable(
                 _("the server at {url} does not answer ({reason}); check that it runs").format(
                     url=self._client.base_url, reason=error
                 )
             ) from error
-        if response.is_success:
-            return Answer(response.json(), _clock(response))
-        raise ConsoleError(_refusal(response))
 
 
 @contextmanager

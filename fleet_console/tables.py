@@ -49,6 +49,26 @@ def devices(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     )
 
 
+def artifacts(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The list of published artifacts."""
+    heads = (_("KIND"), _("NAME"), _("RELEASE"), _("VERSION"), _("SIZE"), _("PUBLISHED"), _("SHA-256"))
+    return table(
+        heads,
+        (
+            (
+                item["kind"],
+                item["name"],
+                str(item["release"]),
+                item["version"],
+                str(item["size"]),
+                age(item["created_ms"], now_ms),
+                item["sha256"][:16],
+            )
+            for item in items
+        ),
+    )
+
+
 def device(page: Mapping[str, Any], readings: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     """One device's page with its newest values."""
     known = page["device"]

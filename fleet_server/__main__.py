@@ -39,11 +39,12 @@ def _parser() -> argparse.ArgumentParser:
         ("ingest", _ingest, _("store what devices send (started by serve)")),
         ("watch", _watch, _("watch the broker (started by serve)")),
         ("api", _api, _("answer over HTTP (started by serve)")),
+        ("device", _device, _("give devices their updates over HTTPS (started by serve)")),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--data", type=_folder, required=True, metavar="DIR")
         command.set_defaults(run=run)
-        if name == "api":
+        if name in {"api", "device"}:
             command.add_argument("--descriptor", type=int, required=True, help=_("the inherited socket"))
     openapi = commands.add_parser("openapi", help=_("print the API's description"))
     openapi.set_defaults(run=_openapi)
@@ -76,11 +77,18 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--broker-host",
         metavar="NAME",
         help=_(
-            "how devices reach the embedded broker; anything but localhost (default) opens it to the network"
+            "how devices reach the embedded broker and the updates; "
+            "anything but localhost (default) opens both to the network"
         ),
     )
     serve.add_argument("--api-host", metavar="ADDRESS", help=_("where the API listens; default 127.0.0.1"))
     serve.add_argument("--api-port", type=int, metavar="PORT", help=_("0 for any free one (default)"))
+    serve.add_argument(
+        "--device-port",
+        type=int,
+        metavar="PORT",
+        help=_("where devices fetch updates; 0 for any free one (default)"),
+    )
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -110,6 +118,12 @@ def _watch(options: argparse.Namespace) -> None:
 
 def _api(options: argparse.Namespace) -> None:
     from fleet_server.api.app import run
+
+    run(load(options.data), options.descriptor)
+
+
+def _device(options: argparse.Namespace) -> None:
+    from fleet_server.updates.listener import run
 
     run(load(options.data), options.descriptor)
 

@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker_host: str = "localhost"
     api_host: str = "127.0.0.1"
     api_port: int = 0
+    device_port: int = 0
     tenant: str = "default"
 
 
@@ -50,7 +51,8 @@ class ServerConfig:
     """Everything that the server's processes need to find each other.
 
     ``mqtt_host`` and ``mqtt_port`` are where services and devices reach the broker; ``embedded``
-    says whether it is a child of this server.
+    says whether it is a child of this server. ``device_host`` and ``device_port`` are where devices
+    fetch updates.
     """
 
     data: Path
@@ -60,6 +62,8 @@ class ServerConfig:
     mqtt_port: int
     api_host: str
     api_port: int
+    device_host: str
+    device_port: int
     tenant: str
 
     @property
@@ -76,6 +80,22 @@ class ServerConfig:
     def broker(self) -> Path:
         """The folder of the broker: its certificate, configuration, store and log."""
         return self.data / "broker"
+
+    @property
+    def updates(self) -> Path:
+        """The folder of signed updates: the server's own keys, both repositories, the artifacts."""
+        return self.data / "updates"
+
+    @property
+    def device_certificate(self) -> Path:
+        """The folder of the certificate that devices meet over HTTPS."""
+        return self.data / "device"
+
+    @property
+    def device_url(self) -> str:
+        """Where devices reach this server over HTTPS."""
+        host = f"[{self.device_host}]" if ":" in self.device_host else self.device_host
+        return f"https://{host}:{self.device_port}"
 
     @property
     def logs(self) -> Path:
@@ -142,6 +162,8 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         mqtt_port=_port(port),
         api_host=_host(settings.api_host),
         api_port=_port(settings.api_port),
+        device_host=_host(settings.broker_host),
+        device_port=_port(settings.device_port),
         tenant=settings.tenant,
     )
 

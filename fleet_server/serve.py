@@ -9,6 +9,7 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -38,8 +39,15 @@ from fleet_server.errors import ConfigError, StoreError
 from fleet_server.files import make_folder, write_durably
 from fleet_server.health import has_started
 from fleet_server.link import mosquitto
-from fleet_server.link.authority import open_authority, provide_broker, provide_service
+from fleet_server.link.authority import (
+    UPDATES_NAME,
+    open_authority,
+    provide_broker,
+    provide_server,
+    provide_service,
+)
 from fleet_server.supervisor import Program, Stopped, Supervisor
+from fleet_server.updates.office import provide_keys
 
 BROKER_READY_S: Final = 20.0
 """A broker that loads a large store takes seconds."""
@@ -58,6 +66,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     mqtt_port: int
     ca: str
     token_file: str
+    device_url: str
 
 
 def serve(data: Path, settings: Settings) -> None:
@@ -72,15 +81,18 @@ def serve(data: Path, settings: Settings) -> None:
         asked = resolve(data, settings)
         asked.endpoints.unlink(missing_ok=True)
         mqtt_port = _broker_port(asked) if asked.embedded else settings.mqtt_port
-        with _listen(asked.api_host, asked.api_port) as listener:
+        with _listen_for_people(asked) as people, _listen_for_devices(asked) as devices:
             chosen = msgspec.structs.replace(
-                settings, mqtt_port=mqtt_port, api_port=listener.getsockname()[1]
+                settings,
+                mqtt_port=mqtt_port,
+                api_port=people.getsockname()[1],
+                device_port=devices.getsockname()[1],
             )
             config = resolve(data, chosen)
             _provide(config)
             save_settings(data, chosen)
             try:
-                _start(supervisor, config, listener)
+                _start(supervisor, config, people, devices)
                 _announce(config)
                 supervisor.run()
             except Stopped:
@@ -105,6 +117,7 @@ def _provide(config: ServerConfig) -> None:
     finally:
         engine.dispose()
     make_folder(config.logs)
+    provide_keys(config)
 
 
 def _provide_certificates(config: ServerConfig, *, is_first: bool) -> None:
@@ -112,17 +125,21 @@ def _provide_certificates(config: ServerConfig, *, is_first: bool) -> None:
     for name in mosquitto.SERVICES:
         provide_service(authority, config.service(name), name)
     provide_broker(authority, config.broker, config.mqtt_host)
+    provide_server(authority, config.device_certificate, UPDATES_NAME, config.device_host)
     mosquitto.write_configuration(config)
 
 
-def _start(supervisor: Supervisor, config: ServerConfig, listener: socket.socket) -> None:
+def _start(
+    supervisor: Supervisor, config: ServerConfig, people: socket.socket, devices: socket.socket
+) -> None:
     if config.embedded:
         supervisor.start(_broker_program(config))
         supervisor.wait_until(partial(mosquitto.accepts, config), BROKER_READY_S, _("the broker"))
     began_ms = time.time_ns() // 1_000_000
     supervisor.start(_service_program(config, "ingest"))
     supervisor.start(_service_program(config, "watch"))
-    supervisor.start(_service_program(config, "api", listener.fileno()))
+    supervisor.start(_service_program(config, "api", people.fileno()))
+    supervisor.start(_service_program(config, "device", devices.fileno()))
     engine = open_engine(config.database_url)
     try:
         # With an outside broker that is away, ingest waits for it; the watch says so.
@@ -131,6 +148,7 @@ def _start(supervisor: Supervisor, config: ServerConfig, listener: socket.socket
     finally:
         engine.dispose()
     supervisor.wait_until(partial(_answers, config), SERVICES_READY_S, _("the API"))
+    supervisor.wait_until(partial(_gives_updates, config), SERVICES_READY_S, _("the updates"))
 
 
 def _broker_program(config: ServerConfig) -> Program:
@@ -157,11 +175,16 @@ def _announce(config: ServerConfig) -> None:
         mqtt_port=config.mqtt_port,
         ca=str(config.ca),
         token_file=str(config.token),
+        device_url=config.device_url,
     )
     write_durably(config.endpoints, msgspec.json.format(msgspec.json.encode(endpoints)) + b"\n")
     _say(
-        _("Ready. API {url}, broker {host}:{port}, data {data}").format(
-            url=url, host=config.mqtt_host, port=config.mqtt_port, data=config.data
+        _("Ready. API {url}, broker {host}:{port}, updates {updates}, data {data}").format(
+            url=url,
+            host=config.mqtt_host,
+            port=config.mqtt_port,
+            updates=config.device_url,
+            data=config.data,
         )
     )
     if config.api_host not in LOOPBACK:
@@ -188,15 +211,44 @@ def _answers(config: ServerConfig) -> bool:
         connection.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """The API's socket: kept by this process, so that a restart of the API refuses nobody."""
+def _gives_updates(config: ServerConfig) -> bool:
+    """Whether the device listener answers behind its certificate, were it only that there is nothing."""
+    context = ssl.create_default_context(cafile=str(config.ca))
+    connection = http.client.HTTPSConnection(
+        config.device_host, config.device_port, timeout=_ANSWER_S, context=context
+    )
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status == http.HTTPStatus.NOT_FOUND
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _listen_for_people(asked: ServerConfig) -> socket.socket:
+    return _listen(asked.api_host, asked.api_port, _("the API"), "--api-port")
+
+
+def _listen_for_devices(asked: ServerConfig) -> socket.socket:
+    """Where the broker listens too: on this machine alone, or on all its addresses."""
+    host = mosquitto.listening_address(asked.device_host) or ""
+    return _listen(host, asked.device_port, _("the device listener"), "--device-port")
+
+
+def _listen(host: str, port: int, who: str, option: str) -> socket.socket:
+    """A socket that is kept by this process, so that a restart of its service refuses nobody."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
-            _("the API cannot listen on {host}:{port} ({reason}); stop what does, or give --api-port").format(
-                host=host, port=port, reason=os.strerror(error.errno) if error.errno else error
+            _("{who} cannot listen on {host}:{port} ({reason}); stop what does, or give {option}").format(
+                who=who,
+                host=host,
+                port=port,
+                reason=os.strerror(error.errno) if error.errno else error,
+                option=option,
             )
         ) from error
 

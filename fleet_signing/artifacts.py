@@ -4,16 +4,14 @@ The same folder gives the same bytes on every machine, so that an artifact is kn
 """
 
 import hashlib
-import io
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fleet_protocol import manifest as manifests
 from fleet_protocol import policy as policies
-from fleet_protocol.errors import ManifestError, PolicyError, ProtocolError
-from fleet_protocol.manifest import Manifest
+from fleet_protocol.errors import ManifestError, PolicyError
+from fleet_protocol.manifest import File, Manifest
 from fleet_protocol.policy import CompiledPolicy, Policy
 from fleet_protocol.targets import (
     MAX_ARTIFACT,
@@ -25,11 +23,10 @@ from fleet_protocol.targets import (
     path_of,
 )
 from fleet_protocol.texts import _
+from fleet_signing import archive
 from fleet_signing.errors import ArtifactError
 
 MANIFEST: Final = "manifest.json"
-
-_MODE: Final = 0o644
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +43,13 @@ def of_model(folder: Path) -> Artifact:
     Raises:
         ArtifactError: its manifest does not parse, or a file is not the one that it names.
     """
-    try:
-        document = _read(folder / MANIFEST)
-        manifest = manifests.parse(document)
-        files = {entry.name: _read(folder / entry.name) for entry in manifest.files}
-    except ProtocolError as error:
-        raise ArtifactError(_("{folder}: {reason}").format(folder=folder, reason=error)) from error
-    _verify(manifest, files)
-    return _artifact(describe_model(manifest), pack(document, files))
+    document = read(folder / MANIFEST)
+    manifest = _parse(document)
+    files = {entry.name: read(folder / entry.name) for entry in manifest.files}
+    _require_same_names(manifest, set(files))
+    for entry in manifest.files:
+        _verify(entry, files[entry.name])
+    return _artifact(describe_model(manifest), archive.pack(files | {MANIFEST: document}))
 
 
 def of_policy(content: bytes, model: Manifest | None = None) -> Artifact:
@@ -79,28 +75,24 @@ def of_bytes(kind: Kind, content: bytes) -> Artifact:
     """
     if kind is Kind.POLICY:
         return of_policy(content)
-    manifest, _document = read_model(content)
-    return _artifact(describe_model(manifest), content)
+    return _artifact(describe_model(read_model(content)), content)
 
 
-def read_model(content: bytes) -> tuple[Manifest, bytes]:
-    """The manifest of a model's tar, parsed and as it is written; every file is verified.
+def read_model(content: bytes) -> Manifest:
+    """The manifest of a model's tar; every file is verified.
 
     Raises:
-        ArtifactError: it is no tar as :func:`pack` makes it, or a file is not the one that is named.
+        ArtifactError: it is no tar as :mod:`fleet_signing.archive` makes it, or a file is not the one
+            that is named.
     """
-    files = _unpack(content)
-    document = files.pop(MANIFEST, None)
-    if document is None:
+    places = archive.places(content)
+    if MANIFEST not in places:
         raise ArtifactError(_("the model's tar holds no {name}").format(name=MANIFEST))
-    try:
-        manifest = manifests.parse(document)
-    except ManifestError as error:
-        raise ArtifactError(str(error)) from error
-    _verify(manifest, files)
-    if pack(document, files) != content:
-        raise ArtifactError(_("the model's tar is not in the one form; make it with 'fleet publish model'"))
-    return manifest, document
+    manifest = _parse(content[places.pop(MANIFEST)])
+    _require_same_names(manifest, set(places))
+    for entry in manifest.files:
+        _verify(entry, content[places[entry.name]])
+    return manifest
 
 
 def read_policy(content: bytes) -> Policy:
@@ -111,44 +103,32 @@ def read_policy(content: bytes) -> Policy:
         raise ArtifactError(str(error)) from error
 
 
-def pack(document: bytes, files: dict[str, bytes]) -> bytes:
-    """A model's tar: flat, sorted by name, with no time, owner or right that differs between machines."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in sorted((files | {MANIFEST: document}).items()):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), _MODE
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _unpack(content: bytes) -> dict[str, bytes]:
+def _parse(document: bytes) -> Manifest:
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            return {
-                entry.name: file.read()
-                for entry in tar
-                if entry.isreg() and (file := tar.extractfile(entry)) is not None
-            }
-    except (tarfile.TarError, ValueError, EOFError) as error:
-        raise ArtifactError(_("the model's tar cannot be read: {reason}").format(reason=error)) from error
+        return manifests.parse(document)
+    except ManifestError as error:
+        raise ArtifactError(str(error)) from error
 
 
-def _verify(manifest: Manifest, files: dict[str, bytes]) -> None:
+def _require_same_names(manifest: Manifest, found: set[str]) -> None:
     named = {entry.name for entry in manifest.files}
     if MANIFEST in named:
         raise ArtifactError(
             _("{model}: the manifest lists itself; take it out of its files").format(model=manifest.name)
         )
-    if stray := sorted(files.keys() - named):
+    for name in sorted(found ^ named):
         raise ArtifactError(
-            _("{model}: {name!r} is not in the manifest").format(model=manifest.name, name=stray[0][:100])
+            _("{model}: {name!r} is in the manifest alone, or in the tar alone").format(
+                model=manifest.name, name=name[:100]
+            )
         )
-    for entry in manifest.files:
-        try:
-            manifests.verify_file(entry, files.get(entry.name, b""))
-        except ManifestError as error:
-            raise ArtifactError(str(error)) from error
+
+
+def _verify(entry: File, content: bytes) -> None:
+    try:
+        manifests.verify_file(entry, content)
+    except ManifestError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def _artifact(description: Description, content: bytes) -> Artifact:
@@ -162,7 +142,8 @@ def _artifact(description: Description, content: bytes) -> Artifact:
     return Artifact(Target(path, len(content), hashlib.sha256(content).hexdigest(), description), content)
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The bytes of a file that is to be published; raises :class:`ArtifactError`."""
     try:
         if path.stat().st_size > MAX_ARTIFACT:
             raise ArtifactError(_("{path} is larger than an artifact may be").format(path=path))

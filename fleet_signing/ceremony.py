@@ -3,17 +3,19 @@
 Three root keys are made, of which two have to agree; below them a key for targets and one for each
 kind of artifact. A server's own public keys come in as a request. What goes back to it is a bundle:
 the roots of both repositories, the top-level targets and the delegated roles, all signed, nothing
-secret. A ceremony held again gives the next version of what was there.
+secret. A ceremony held again gives the next version of what was there: with new expiry dates, for
+other keys of a server, or without a key that was lost or stolen.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from tuf.api.metadata import Metadata, Role, Root, Snapshot, Targets, Timestamp
 
 from fleet_protocol.manifest import Digest
@@ -83,75 +85,86 @@ class Bundle:
     roles: Mapping[str, Metadata[Targets]]
 
 
-class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: int
-    image: Digest
-    director: Digest
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a server asks of a ceremony: to vouch for its keys, on top of what it has; None for nothing."""
+
+    online: OnlinePublic
+    current: Bundle | None
 
 
 class _Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: int
-    image_roots: tuple[dict[str, Any], ...]
-    director_roots: tuple[dict[str, Any], ...]
+    format: Annotated[int, msgspec.Meta(ge=1, le=1)]
     roles: dict[str, dict[str, Any]]
+    image_roots: tuple[dict[str, Any], ...] = ()
+    director_roots: tuple[dict[str, Any], ...] = ()
 
 
-def hold(
-    offline: OfflineKeys,
-    online: OnlinePublic,
-    at: datetime,
-    before: Bundle | None = None,
-    former_root: Sequence[Signer] = (),
-) -> Bundle:
-    """A ceremony at the time ``at``; ``before`` is what the last one gave.
+class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: Annotated[int, msgspec.Meta(ge=1, le=1)]
+    image: Digest
+    director: Digest
+    current: _Bundle | None = None
 
-    ``former_root`` are root keys that are given up with this ceremony: they sign a last time.
-    What was published stays published.
+
+def hold(offline: OfflineKeys, online: OnlinePublic, at: datetime, before: Bundle | None = None) -> Bundle:
+    """A ceremony at the time ``at``; ``before`` is everything that the server has.
+
+    Held again, it keeps what was published, and signs a delegated role anew only where its key is
+    another one than before. Whether enough of the former root keys take part is for the acceptance
+    to say (:mod:`fleet_signing.acceptance`).
     """
-    signers = (*offline.root, *former_root)
-    image_root = _root(offline, online.image, (), _version(before.image_roots if before else ()), at)
-    director_root = _root(
-        offline, online.director, (Targets.type,), _version(before.director_roots if before else ()), at
-    )
+    image_roots = before.image_roots if before else ()
+    director_roots = before.director_roots if before else ()
+    image_root = _root(offline, online.image, (), image_roots, at)
+    director_root = _root(offline, online.director, (Targets.type,), director_roots, at)
     return Bundle(
-        image_roots=(*(before.image_roots if before else ()), _seal_root(image_root, signers)),
-        director_roots=(*(before.director_roots if before else ()), _seal_root(director_root, signers)),
+        image_roots=(*image_roots, seal(image_root, offline.root)),
+        director_roots=(*director_roots, seal(director_root, offline.root)),
         roles=_roles(offline, at, before),
     )
 
 
-def encode_request(online: OnlinePublic) -> bytes:
-    """The request file for a ceremony."""
-    return _json(_Request(1, public_text(online.image), public_text(online.director)))
+def encode_request(request: Request) -> bytes:
+    """The request file of a server."""
+    return _json(
+        _Request(
+            format=1,
+            image=public_text(request.online.image),
+            director=public_text(request.online.director),
+            current=_document(request.current) if request.current else None,
+        )
+    )
 
 
-def decode_request(content: bytes) -> OnlinePublic:
-    """The server's public keys in a request file.
+def decode_request(content: bytes) -> Request:
+    """The request in a file.
 
     Raises:
         MetadataError: it is none.
     """
     try:
-        request = msgspec.json.decode(content, type=_Request)
-    except msgspec.MsgspecError as error:
+        document = msgspec.json.decode(content, type=_Request)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise MetadataError(
             _("this is no request of a server ({reason}); make it with 'fleet key export'").format(
                 reason=error
             )
         ) from None
-    return OnlinePublic(public_key(request.image), public_key(request.director))
+    online = OnlinePublic(public_key(document.image), public_key(document.director))
+    return Request(online, _bundle(document.current) if document.current else None)
+
+
+def fingerprint(online: OnlinePublic) -> str:
+    """What two people read to each other to know that a request is the server's own: 32 digits."""
+    both = f"{public_text(online.image)} {public_text(online.director)}"
+    digits = hashlib.sha256(both.encode()).hexdigest()[:32]
+    return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
 
 
 def encode_bundle(bundle: Bundle) -> bytes:
     """``bundle`` as a file, to be carried to the server."""
-    return _json(
-        _Bundle(
-            format=1,
-            image_roots=tuple(root.to_dict() for root in bundle.image_roots),
-            director_roots=tuple(root.to_dict() for root in bundle.director_roots),
-            roles={role: metadata.to_dict() for role, metadata in bundle.roles.items()},
-        )
-    )
+    return _json(_document(bundle))
 
 
 def decode_bundle(content: bytes) -> Bundle:
@@ -168,6 +181,19 @@ def decode_bundle(content: bytes) -> Bundle:
                 reason=error
             )
         ) from None
+    return _bundle(document)
+
+
+def _document(bundle: Bundle) -> _Bundle:
+    return _Bundle(
+        format=1,
+        image_roots=tuple(root.to_dict() for root in bundle.image_roots),
+        director_roots=tuple(root.to_dict() for root in bundle.director_roots),
+        roles={role: metadata.to_dict() for role, metadata in bundle.roles.items()},
+    )
+
+
+def _bundle(document: _Bundle) -> Bundle:
     return Bundle(
         image_roots=tuple(_decode(root, Root) for root in document.image_roots),
         director_roots=tuple(_decode(root, Root) for root in document.director_roots),
@@ -175,8 +201,10 @@ def decode_bundle(content: bytes) -> Bundle:
     )
 
 
-def _root(offline: OfflineKeys, online: Key, also: Sequence[str], previous: int, at: datetime) -> Root:
-    """The root after version ``previous``; ``online`` signs snapshot, timestamp and the roles in ``also``."""
+def _root(
+    offline: OfflineKeys, online: Key, also: Sequence[str], before: Sequence[Metadata[Root]], at: datetime
+) -> Root:
+    """The root after those ``before``; ``online`` signs snapshot, timestamp and the roles in ``also``."""
     holders: dict[str, list[Key]] = {
         Root.type: [signer.public_key for signer in offline.root],
         Targets.type: [offline.roles[Targets.type].public_key],
@@ -187,27 +215,23 @@ def _root(offline: OfflineKeys, online: Key, also: Sequence[str], previous: int,
         role: Role([key.keyid for key in holder], ROOT_THRESHOLD if role == Root.type else image.THRESHOLD)
         for role, holder in holders.items()
     }
-    return Root(previous + 1, SPEC, at + ROOT_LIFE, keys, roles, consistent_snapshot=True)
-
-
-def _seal_root(root: Root, signers: Sequence[Signer]) -> Metadata[Root]:
-    return seal(root, signers)
+    version = before[-1].signed.version + 1 if before else 1
+    return Root(version, SPEC, at + ROOT_LIFE, keys, roles, consistent_snapshot=True)
 
 
 def _roles(offline: OfflineKeys, at: datetime, before: Bundle | None) -> dict[str, Metadata[Targets]]:
+    """The top-level targets, and each delegated role that has to be signed now."""
     keys = {role: [offline.roles[role].public_key] for role in DELEGATIONS.values()}
-    version = before.roles[Targets.type].signed.version + 1 if before else 1
-    top = seal(image.delegating(keys, version, at), [offline.roles[Targets.type]])
-    return {Targets.type: top} | {
-        role: image.renew(before.roles[role], [offline.roles[role]], at)
-        if before
-        else seal(image.no_artifacts(at), [offline.roles[role]])
-        for role in DELEGATIONS.values()
-    }
-
-
-def _version(roots: Sequence[Metadata[Root]]) -> int:
-    return roots[-1].signed.version if roots else 0
+    known = before.roles if before else {}
+    version = known[Targets.type].signed.version + 1 if Targets.type in known else 1
+    top = image.delegating(keys, version, at)
+    signed = {Targets.type: seal(top, [offline.roles[Targets.type]])}
+    for role in DELEGATIONS.values():
+        if role not in known:
+            signed[role] = seal(image.no_artifacts(at), [offline.roles[role]])
+        elif offline.roles[role].public_key.keyid not in known[role].signatures:
+            signed[role] = image.renew(known[role], [offline.roles[role]], at)
+    return signed
 
 
 def _decode(content: dict[str, Any], kind: type[T]) -> Metadata[T]:

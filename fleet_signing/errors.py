@@ -6,7 +6,8 @@
     ├── KeyFileError     a key file that cannot be read, opened or written
     ├── MetadataError    metadata that does not parse, or is not signed by enough of the right keys
     ├── ArtifactError    a model or policy that cannot be published as it is
-    └── ReleaseError     a release that would not grow
+    ├── ReleaseError     a release that would not grow
+    └── StaleError       metadata that is not the next version of what is there
 """
 
 
@@ -28,3 +29,7 @@ class ArtifactError(SigningError):
 
 class ReleaseError(SigningError):
     """A release that is not above what was published under the same name."""
+
+
+class StaleError(SigningError):
+    """Metadata that is not the next version of what is there, or another one of the same version."""

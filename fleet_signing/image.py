@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Signer
 from tuf.api.metadata import (
     DelegatedRole,
@@ -23,7 +24,7 @@ from tuf.api.metadata import (
 from fleet_protocol.targets import DELEGATIONS, Kind, Target, path_of
 from fleet_protocol.texts import _
 from fleet_signing.director import meta_file
-from fleet_signing.errors import ReleaseError
+from fleet_signing.errors import MetadataError, ReleaseError
 from fleet_signing.metadata import (
     OFFLINE_LIFE,
     ONLINE_LIFE,
@@ -76,7 +77,24 @@ def add(
 
 def holds(role: Targets, target: Target) -> bool:
     """Whether ``role`` vouches for exactly ``target`` already."""
-    return role.targets.get(target.path) == target_file(target)
+    return target in targets_in(role)
+
+
+def require_signed(role: Metadata[Targets], name: str, key: Key) -> None:
+    """See to it that ``key`` itself has signed ``role``, called ``name``.
+
+    Raises:
+        MetadataError: it has not.
+    """
+    try:
+        key.verify_signature(role.signatures[key.keyid], role.signed_bytes)
+    except (KeyError, UnverifiedSignatureError):
+        raise MetadataError(
+            _(
+                "{role} {version} was not signed with this key; use the key that signs {role} now, "
+                "and if that is this one, treat the server as stolen"
+            ).format(role=name, version=role.signed.version)
+        ) from None
 
 
 def renew(role: Metadata[Targets], signers: Sequence[Signer], at: datetime) -> Metadata[Targets]:

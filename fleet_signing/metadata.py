@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import msgspec
 from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, T, TargetFile, Targets, Timestamp
@@ -104,13 +105,9 @@ def verify(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> Non
 
 
 def target_file(target: agreed.Target) -> TargetFile:
-    """``target`` as metadata holds it."""
-    return TargetFile(
-        target.length,
-        {"sha256": target.sha256},
-        target.path,
-        {"custom": agreed.custom_of(target.description)},
-    )
+    """``target`` as metadata holds it, whether it was just made or read: JSON knows no tuples."""
+    custom = msgspec.json.decode(msgspec.json.encode(agreed.custom_of(target.description)))
+    return TargetFile(target.length, {"sha256": target.sha256}, target.path, {"custom": custom})
 
 
 def targets_in(signed: Targets) -> list[agreed.Target]:

@@ -11,16 +11,24 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
-from fleet_server.api import devices, events, health, telemetry
+from fleet_server.api import artifacts, devices, events, health, telemetry, updates
 from fleet_server.api.centre import Centre, authorize
 from fleet_server.api.problems import Problem, install
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine
+from fleet_server.updates.office import open_office
 
 GRACE_S: Final = 3
 """How long running requests may take to end when the API is asked to stop."""
 
-_ROUTERS: Final = (devices.router, telemetry.router, events.router, health.router)
+_ROUTERS: Final = (
+    devices.router,
+    telemetry.router,
+    events.router,
+    health.router,
+    artifacts.router,
+    updates.router,
+)
 
 
 def create_app(engine: Engine, config: ServerConfig) -> FastAPI:
@@ -28,7 +36,7 @@ def create_app(engine: Engine, config: ServerConfig) -> FastAPI:
     app = FastAPI(
         title="Argan fleet server",
         version=VERSION,
-        summary="Devices, what they report, and how they are.",
+        summary="Devices, what they report, how they are, and what they are given.",
         dependencies=[Depends(authorize)],
         # The framework's own pages load scripts from outside; /openapi.json is served from here.
         docs_url=None,
@@ -51,7 +59,9 @@ def openapi_document() -> str:
 
 def run(config: ServerConfig, descriptor: int) -> None:
     """Answer on the inherited socket ``descriptor`` until SIGTERM."""
-    app = create_app(open_engine(config.database_url), config)
+    engine = open_engine(config.database_url)
+    open_office(engine, config).settle()
+    app = create_app(engine, config)
     server = uvicorn.Server(
         uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
     )

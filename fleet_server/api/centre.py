@@ -12,6 +12,7 @@ from fleet_protocol.texts import _
 from fleet_server.access.tokens import is_valid
 from fleet_server.api.problems import ProblemError
 from fleet_server.config import ServerConfig
+from fleet_server.updates.office import Office, open_office
 
 MOST_ITEMS: Final = 1000
 """Items in one answer; whoever wants more asks for the next page."""
@@ -51,7 +52,13 @@ def authorize(
         )
 
 
+def updates_of(centre: Annotated[Centre, Depends(centre_of)]) -> Office:
+    """The signed updates of that server."""
+    return open_office(centre.engine, centre.config)
+
+
 Server = Annotated[Centre, Depends(centre_of)]
+Updates = Annotated[Office, Depends(updates_of)]
 Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="At most so many items.")]
 ReadingLimit = Annotated[int, Query(ge=1, le=MOST_READINGS, description="At most so many, the newest.")]
 TimeMs = Annotated[int, Query(ge=0, le=LAST_WALL_MS, description="Milliseconds since 1970 UTC.")]

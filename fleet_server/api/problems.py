@@ -17,7 +17,17 @@ from starlette.exceptions import HTTPException
 
 from fleet_protocol.health import CATALOG
 from fleet_protocol.texts import _, mark
-from fleet_server.errors import Conflict, CsrRefused, NotFound, ServerError
+from fleet_server.errors import (
+    Conflict,
+    CsrRefused,
+    NoArtifact,
+    NoCeremony,
+    NotFound,
+    Refused,
+    ServerError,
+    Stale,
+    TooLarge,
+)
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,6 +53,11 @@ _FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
     (NotFound, 404, "not_found", mark("Look up the name in the list of devices.")),
     (Conflict, 409, "conflict", mark("Choose another name, or go on with the device that is there.")),
     (CsrRefused, 422, "csr_refused", mark("Make a P-256 key and a request for it with CN=<device id>.")),
+    (NoArtifact, 404, "not_published", mark("Look at what is published: fleet artifact list.")),
+    (Refused, 422, "refused", mark("Correct what the message names, and publish again.")),
+    (Stale, 409, "stale", mark("Publish on top of what is there: 'fleet publish' fetches it first.")),
+    (TooLarge, 413, "too_large", mark("Publish something smaller.")),
+    (NoCeremony, 409, "no_ceremony", mark("Hold a key ceremony: fleet key ceremony --help.")),
     (ServerError, 500, "server_error", mark("Look at the server's log; the message says what to do.")),
 )
 

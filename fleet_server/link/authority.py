@@ -1,7 +1,8 @@
 """The fleet's certificate authority: who may speak to the broker, and under which name.
 
-One P-256 key signs three kinds of certificate: the broker's (server side only), those of the
-server's own services, and those of devices (client side only). A device's certificate carries its
+One P-256 key signs three kinds of certificate: those that devices meet (the broker's and the update
+server's, server side only), those of the server's own services, and those of devices (client side
+only). A device's certificate carries its
 id as only name; of its request nothing but the public key is taken over.
 
 It holds nothing of who is registered; that is :mod:`fleet_server.link.enrollment`.
@@ -27,7 +28,7 @@ from fleet_server.files import flush_folder, make_folder, write_durably
 CA_DAYS: Final = 7300
 """Twenty years: the root is pinned on every device and changed by hand, never by surprise."""
 
-BROKER_DAYS: Final = 365
+SERVER_DAYS: Final = 365
 SERVICE_DAYS: Final = 365
 """Renewed at a start once less than a third is left, so a yearly restart is enough."""
 
@@ -41,6 +42,8 @@ MAX_CSR_BYTES: Final = 16 * 1024
 """A P-256 request has some 500 bytes; more is no request of ours."""
 
 BROKER_NAME: Final = "svc.broker"
+UPDATES_NAME: Final = "svc.device"
+"""The common names of what devices meet: the broker, and the server that updates come from."""
 
 _ALWAYS_NAMED: Final = ("localhost", "127.0.0.1", "::1")
 _CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -80,12 +83,12 @@ class Authority:
             raise AuthorityError(_("{name!r} is no service's name; use svc.NAME").format(name=name[:80]))
         return self._sign(name, public_key, _CLIENT, days)
 
-    def issue_for_broker(
-        self, host: str, public_key: ec.EllipticCurvePublicKey, days: int = BROKER_DAYS
+    def issue_for_server(
+        self, name: str, host: str, public_key: ec.EllipticCurvePublicKey, days: int = SERVER_DAYS
     ) -> x509.Certificate:
-        """A server certificate for the broker, under ``host`` and the names of this machine itself."""
-        names = [_general_name(name) for name in dict.fromkeys((*_ALWAYS_NAMED, host))]
-        return self._sign(BROKER_NAME, public_key, _SERVER, days, x509.SubjectAlternativeName(names))
+        """A server certificate of ``name``, under ``host`` and the names of this machine itself."""
+        names = [_general_name(each) for each in dict.fromkeys((*_ALWAYS_NAMED, host))]
+        return self._sign(name, public_key, _SERVER, days, x509.SubjectAlternativeName(names))
 
     def _sign(
         self,
@@ -143,9 +146,14 @@ def provide_broker(authority: Authority, folder: Path, host: str) -> None:
     """See to it that ``folder`` holds the broker's ``key.pem``, ``cert.pem`` and the ``ca.pem`` it trusts."""
     make_folder(folder)
     write_durably(folder / "ca.pem", authority.pem, 0o644)
-    if not _is_good(authority, folder, _common_name(BROKER_NAME), (host, *_ALWAYS_NAMED)):
+    provide_server(authority, folder, BROKER_NAME, host)
+
+
+def provide_server(authority: Authority, folder: Path, name: str, host: str) -> None:
+    """See to it that ``folder`` holds ``key.pem`` and ``cert.pem`` of ``name``, reached at ``host``."""
+    if not _is_good(authority, folder, _common_name(name), (host, *_ALWAYS_NAMED)):
         key = _provide_key(folder)
-        _write_certificate(folder, authority.issue_for_broker(host, key.public_key()))
+        _write_certificate(folder, authority.issue_for_server(name, host, key.public_key()))
 
 
 def _make(folder: Path) -> None:

@@ -11,16 +11,24 @@ from sqlalchemy import Engine
 from fleet_server.config import ServerConfig
 from fleet_server.devices.registry import add_device
 from fleet_server.link.authority import open_authority
+from fleet_server.updates.office import open_office
+from fleet_server.updates.repository import newest_root
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """What a new device needs to reach the broker and to prove itself there."""
+    """What a new device needs to reach the broker, to prove itself there, and to trust updates.
+
+    The roots are what it pins, as JSON; None before the first key ceremony.
+    """
 
     certificate_pem: str
     ca_pem: str
     broker_host: str
     broker_port: int
+    updates_url: str
+    image_root: str | None
+    director_root: str | None
 
 
 def enroll(
@@ -35,10 +43,15 @@ def enroll(
     """
     authority = open_authority(config.authority, may_make=False)
     certificate = authority.issue_for_device(device, csr_pem.encode())
+    updates = open_office(engine, config)
+    published = updates.repository.current()
     add_device(engine, config.tenant, device, profile, site, certificate)
     return Enrolled(
         certificate_pem=certificate.public_bytes(Encoding.PEM).decode(),
         ca_pem=authority.pem.decode(),
         broker_host=config.mqtt_host,
         broker_port=config.mqtt_port,
+        updates_url=updates.url,
+        image_root=newest_root(published.image_roots) if published else None,
+        director_root=newest_root(published.director_roots) if published else None,
     )

@@ -65,7 +65,7 @@ def test_a_broker_url_that_proves_nobody(complaint: Complain, tmp_path: Path, ur
     assert "is no broker URL; use mqtts://HOST" in complaint(tmp_path / "data", "--mqtt-url", url)
 
 
-@pytest.mark.parametrize("option", ["--mqtt-port", "--api-port"])
+@pytest.mark.parametrize("option", ["--mqtt-port", "--api-port", "--device-port"])
 def test_a_port_that_another_has(complaint: Complain, tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         said = complaint(tmp_path / "data", option, str(other.getsockname()[1]))

@@ -13,6 +13,8 @@ from tests.support.fleet_broker import Identity, connected
 from tests.support.fleet_server import ServerProcess, add, batch, deliver
 from tests.support.waiting import wait_until
 
+CHILDREN = {"mosquitto", "ingest", "watch", "api", "device"}
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -68,7 +70,7 @@ def test_a_second_start_on_the_same_folder_is_refused(server: ServerProcess) -> 
     assert server.codes() == set()
 
 
-@pytest.mark.parametrize("name", ["mosquitto", "ingest", "watch", "api"])
+@pytest.mark.parametrize("name", sorted(CHILDREN))
 def test_a_killed_child_is_started_again_and_does_its_work(
     server: ServerProcess, tmp_path: Path, name: str
 ) -> None:
@@ -76,11 +78,10 @@ def test_a_killed_child_is_started_again_and_does_its_work(
     deliver(server, identity, batch(1))
     killed = server.children()[name]
     killed.send_signal(signal.SIGKILL)
-    again = wait_until(lambda: server.children().get(name), f"{name} runs again")
-    assert again.pid != killed.pid
+    wait_until(lambda: server.children().get(name, killed).pid != killed.pid, f"{name} runs again")
     assert wait_until(lambda: redeliver(server, identity)).marks == [Mark(EPOCH, Stream.TELEMETRY, 2)]
     assert server.codes() == set()
-    assert len(server.children()) == 4
+    assert set(server.children()) == CHILDREN
 
 
 def redeliver(server: ServerProcess, identity: Identity) -> Ack | None:
@@ -107,7 +108,7 @@ def test_its_end_leaves_no_process_and_a_restart_keeps_everything(
 
 
 def end(server: ServerProcess, number: signal.Signals) -> None:
-    assert set(server.children()) == {"mosquitto", "ingest", "watch", "api"}
+    assert set(server.children()) == CHILDREN
     assert server.stop(number) == 0
     assert server.survivors() == []
     assert not (server.data / "endpoints.json").exists()
@@ -115,7 +116,7 @@ def end(server: ServerProcess, number: signal.Signals) -> None:
 
 def test_its_violent_end_leaves_no_process(own_server: ServerProcess) -> None:
     own_server.start()
-    assert len(own_server.children()) == 4
+    assert set(own_server.children()) == CHILDREN
     own_server.stop(signal.SIGKILL)
     wait_until(lambda: not own_server.survivors(), "every child ends")
 

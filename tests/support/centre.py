@@ -23,6 +23,7 @@ from fleet_server.database.schema import upgrade
 from fleet_server.database.service import beat
 from fleet_server.link.authority import open_authority
 from fleet_server.link.mosquitto import INGEST
+from fleet_server.updates.office import provide_keys
 
 
 def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
@@ -33,6 +34,7 @@ def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
     engine = open_engine(config.database_url)
     upgrade(engine)
     provide_token(engine, config.token, config.tenant)
+    provide_keys(config)
     beat(engine, INGEST, now_ms(), now_ms())
     return engine, config
 

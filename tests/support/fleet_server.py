@@ -120,6 +120,7 @@ def fleet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """One command of the ``fleet`` program."""
     return subprocess.run(
         [sys.executable, "-m", "fleet_console", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,  # nobody is there to be asked
         capture_output=True,
         text=True,
         check=False,

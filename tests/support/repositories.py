@@ -9,11 +9,30 @@ from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
 from fleet_protocol.targets import DELEGATIONS, Target
-from fleet_signing import ceremony, director, image
+from fleet_signing import artifacts, ceremony, director, image
 from fleet_signing.artifacts import Artifact
 from fleet_signing.metadata import encode, file_name, now
 
 IMAGE = "image"
+
+_POLICY = """
+format = 1
+name = "leak"
+version = "{release}"
+release = {release}
+model = "pressure_leak"
+
+[[rules]]
+name = "leak"
+when = "score > 0.9"
+outcome = "event"
+text = "Likely leak"
+"""
+
+
+def policy(release: int = 1) -> Artifact:
+    """A policy ``leak`` for the model ``pressure_leak``."""
+    return artifacts.of_policy(_POLICY.format(release=release).encode())
 
 
 class Repositories:

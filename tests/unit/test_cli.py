@@ -45,7 +45,7 @@ def test_adding_a_device_leaves_what_an_agent_needs(place: Place, tmp_path: Path
 
 
 def test_the_examples_in_the_skeleton_are_ones_that_the_agent_takes(tmp_path: Path) -> None:
-    text = skeleton("gw-01", 'pi "5"', "fleet.example", 8883)
+    text = skeleton("gw-01", 'pi "5"', "fleet.example", 8883, "")
     lines = text.splitlines()
     first = next(n for n, line in enumerate(lines) if line.startswith("# [[sensors]]"))
     keys = ("[", "kind", "name", "host", "port", "unit", "interval_s", "metric", "address", "table", "type",

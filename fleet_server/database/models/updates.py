@@ -1,13 +1,17 @@
 """What may run where, and the moves of the fleet that bring it there, with who asked and who agreed."""
 
-from sqlalchemy import ForeignKeyConstraint, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Text, UniqueConstraint
 from sqlmodel import Field
 
 from fleet_server.database.models.base import Model, integer, of_device
 
 
 class Artifact(Model, table=True):
-    """A model, policy, agent or OS image, by its content; ``release`` only grows within a name."""
+    """A model or policy that the image repository vouches for, by its content.
+
+    ``release`` only grows within a name. ``manifest`` is what was signed of it: a
+    :class:`fleet_protocol.targets.Description` as JSON.
+    """
 
     __table_args__ = (UniqueConstraint("tenant", "kind", "name", "release"),)
 
@@ -36,6 +40,24 @@ class Assignment(Model, table=True):
     name: str = Field(primary_key=True, max_length=64)
     artifact: str = Field(max_length=64)
     assigned_ms: int = integer()
+
+
+class Directive(Model, table=True):
+    """What the director signed for a device. Versions only grow; the last few are kept for slow devices.
+
+    ``state`` is a digest of what was assigned and of the key that signed it.
+    """
+
+    __table_args__ = (of_device(),)
+
+    tenant: str = Field(primary_key=True, max_length=63)
+    device: str = Field(primary_key=True, max_length=63)
+    version: int = Field(primary_key=True, sa_type=BigInteger)
+    state: str = Field(max_length=64)
+    expires_ms: int = integer()
+    targets: str = Field(sa_type=Text)
+    snapshot: str = Field(sa_type=Text)
+    timestamp: str = Field(sa_type=Text)
 
 
 class DeviceGroup(Model, table=True):

@@ -1,0 +1,196 @@
+"""``fleet key``: the ceremony that decides who may say what, and the exchange with the server.
+
+A ceremony is held on a machine that is never online, with files carried there and back; or, to try
+things out, on one machine with the server in one command.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from securesystemslib.signer import CryptoSigner
+
+from fleet_console import passphrases
+from fleet_console.errors import ConsoleError, UsageError
+from fleet_console.options import AsJson, Data, TokenFile, Url, show, tell
+from fleet_console.sources import connect
+from fleet_protocol.texts import _
+from fleet_signing import acceptance, ceremony, keys
+from fleet_signing.ceremony import Bundle, OfflineKeys, Request
+from fleet_signing.errors import KeyFileError
+from fleet_signing.files import write_durably
+from fleet_signing.image import OFFLINE_ROLES
+from fleet_signing.keys import SUFFIX
+from fleet_signing.metadata import now
+
+IMAGE_ROOT: Final = "image-root.json"
+DIRECTOR_ROOT: Final = "director-root.json"
+
+_ROOT_NAMES: Final = tuple(f"root-{number}" for number in range(1, ceremony.ROOT_KEYS + 1))
+_NAMES: Final = (*_ROOT_NAMES, *OFFLINE_ROLES)
+
+app: Final = typer.Typer(help=_("The signing keys of updates."), no_args_is_help=True)
+
+Keys = Annotated[Path, typer.Option(metavar="DIR", help=_("Where the key files are."))]
+
+
+@app.command("export", help=_("Write what a key ceremony needs to know of the server."))
+def export(
+    out: Annotated[Path, typer.Option(metavar="FILE", help=_("The request to carry to the ceremony."))],
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The server's public keys and what is published, as a request file."""
+    with connect(server, token_file, data) as centre:
+        content = centre.read("/v1/updates/keys")
+    fingerprint = ceremony.fingerprint(ceremony.decode_request(content).online)
+    write_durably(out, content, 0o644)
+    show(
+        {"request": str(out), "fingerprint": fingerprint},
+        _("{out} is written. Its fingerprint, to be compared at the ceremony:\n{fingerprint}").format(
+            out=out, fingerprint=fingerprint
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("ceremony", help=_("Make the offline keys, and sign with them who may say what."))
+def hold(
+    keys_folder: Annotated[Path, typer.Option("--keys", metavar="DIR", help=_("Where the keys go."))],
+    *,
+    request: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=_("What 'fleet key export' wrote."))
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=_("What to carry back to 'fleet key import'."))
+    ] = None,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Offline with --request and --out; else with a server, everything at once.
+
+    Held again with the same keys it renews every date; a key whose file was taken away is replaced.
+    """
+    if (request is None) != (out is None):
+        raise UsageError(_("an offline ceremony takes both --request FILE and --out FILE"))
+    if request is not None and out is not None:
+        asked = ceremony.decode_request(_read(request))
+        bundle = _hold(keys_folder, asked)
+        write_durably(out, ceremony.encode_bundle(bundle), 0o644)
+        done = _("{out} is written. Carry it to the server: fleet key import {out}").format(out=out)
+    else:
+        with connect(server, token_file, data) as centre:
+            asked = ceremony.decode_request(centre.read("/v1/updates/keys"))
+            bundle = _hold(keys_folder, asked)
+            centre.send("POST", "/v1/updates/roots", ceremony.encode_bundle(bundle))
+        done = _("The server has its roots. Lock the root keys away; whoever publishes needs {keys}.").format(
+            keys=", ".join(f"{role}{SUFFIX}" for role in OFFLINE_ROLES[1:])
+        )
+    version = bundle.image_roots[-1].signed.version
+    found = {"keys": str(keys_folder), "root": version, "fingerprint": ceremony.fingerprint(asked.online)}
+    show(found, done, as_json=as_json)
+
+
+@app.command("import", help=_("Give the server what a key ceremony has signed."))
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=_("What 'fleet key ceremony' wrote."))],
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The server checks every signature before it takes anything."""
+    content = _read(file)
+    ceremony.decode_bundle(content)
+    with connect(server, token_file, data) as centre:
+        answer = centre.send("POST", "/v1/updates/roots", content).content
+    text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
+    show(answer, _("Published: {versions}").format(versions=text), as_json=as_json)
+
+
+@app.command("roots", help=_("Write the roots that a device pins, for one that was added before."))
+def roots(
+    out: Annotated[Path, typer.Option(metavar="DIR", help=_("The device's folder."))],
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Both roots into the device's folder, and what to write into its configuration."""
+    with connect(server, token_file, data) as centre:
+        found = centre.get("/v1/updates/roots").content
+    if not (found["image"] and found["director"]):
+        raise ConsoleError(_("there are no roots yet; hold a key ceremony: fleet key ceremony --help"))
+    write_roots(out, found["image"], found["director"])
+    show(found, section(found["updates_url"]), as_json=as_json)
+
+
+def write_roots(folder: Path, image: str, director: str) -> None:
+    """Both roots into the folder of a device."""
+    write_durably(folder / IMAGE_ROOT, image.encode(), 0o644)
+    write_durably(folder / DIRECTOR_ROOT, director.encode(), 0o644)
+
+
+def section(url: str) -> str:
+    """The section of ``agent.toml`` for updates from ``url``."""
+    return f'[updates]\nurl = "{url}"\nimage_root = "{IMAGE_ROOT}"\ndirector_root = "{DIRECTOR_ROOT}"'
+
+
+def _hold(folder: Path, asked: Request) -> Bundle:
+    """The ceremony itself. Keys that are missing are made, and written once everything is signed."""
+    _confirm(asked)
+    offline, fresh = _collect(folder)
+    bundle = ceremony.hold(offline, asked.online, now(), asked.current)
+    acceptance.accept(asked.current, bundle, asked.online, now(), lambda _target: None)
+    for name, signer in fresh.items():
+        passphrase = passphrases.ask(name, is_new=True)
+        keys.write(folder / f"{name}{SUFFIX}", name, signer, passphrase)
+    if fresh:
+        tell(_("Keys made in {folder}: {names}").format(folder=folder, names=", ".join(fresh)))
+    return bundle
+
+
+def _confirm(asked: Request) -> None:
+    """Whoever carries the request could have changed it: people compare."""
+    tell(_("The server's keys have the fingerprint {it}").format(it=ceremony.fingerprint(asked.online)))
+    if sys.stdin.isatty() and not typer.confirm(_("Is it what 'fleet key export' said?"), err=True):
+        raise ConsoleError(_("the request is not the server's own; export it again"))
+
+
+def _collect(folder: Path) -> tuple[OfflineKeys, dict[str, CryptoSigner]]:
+    """All offline keys: those in ``folder``, and new ones for the rest."""
+    found = {name: _key(folder / f"{name}{SUFFIX}", name) for name in _NAMES}
+    fresh = {name: keys.generate() for name, signer in found.items() if signer is None}
+    signers = {name: signer or fresh[name] for name, signer in found.items()}
+    root = tuple(signers[name] for name in _ROOT_NAMES)
+    return OfflineKeys(root, {role: signers[role] for role in OFFLINE_ROLES}), fresh
+
+
+def _key(path: Path, name: str) -> CryptoSigner | None:
+    if not path.exists():
+        return None
+    held = passphrases.open_key(path)
+    if held.role != name:
+        raise KeyFileError(
+            _("{path} is the key {role}, not {name}").format(path=path, role=held.role, name=name)
+        )
+    return held.signer
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > ceremony.MAX_BUNDLE:
+            raise ConsoleError(_("{path} is too large to be signed metadata").format(path=path))
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            _("{path} cannot be read: {reason}").format(path=path, reason=error.strerror)
+        ) from error

@@ -1,0 +1,195 @@
+"""``fleet publish`` and what follows it: artifacts, who gets them, and the bundle on a stick.
+
+Publishing checks the artifact, uploads its bytes, signs with the key of its kind that never leaves
+this machine, and hands the signed metadata to the server last.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, Targets
+
+from fleet_console import passphrases, tables
+from fleet_console.options import AsJson, Data, TokenFile, Url, show, tell
+from fleet_console.sources import Server, connect
+from fleet_protocol.manifest import Manifest
+from fleet_protocol.targets import DELEGATIONS, Kind
+from fleet_protocol.texts import _
+from fleet_signing import artifacts, ceremony, image
+from fleet_signing.artifacts import Artifact
+from fleet_signing.ceremony import Bundle
+from fleet_signing.files import write_durably
+from fleet_signing.keys import SUFFIX
+from fleet_signing.metadata import decode, encode, now
+
+publish_app: Final = typer.Typer(help=_("Sign a model or a policy, and publish it."), no_args_is_help=True)
+artifact_app: Final = typer.Typer(help=_("What is published."), no_args_is_help=True)
+bundle_app: Final = typer.Typer(help=_("Updates on a stick."), no_args_is_help=True)
+
+Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help=_("Where the key of this kind is."))]
+Device = Annotated[str, typer.Argument(metavar="DEVICE", help=_("The device's id."))]
+KindName = Annotated[Kind, typer.Argument(metavar="KIND", help=_("'model' or 'policy'."))]
+Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The artifact's name."))]
+
+_PART: Final = 64 * 1024
+
+
+@publish_app.command("model", help=_("Publish the model in a folder."))
+def publish_model(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help=_("The model's folder."))],
+    keys: Keys,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check, upload, sign, publish."""
+    artifact = artifacts.of_model(folder)
+    with connect(server, token_file, data) as centre:
+        _publish(centre, artifact, keys, as_json=as_json)
+
+
+@publish_app.command("policy", help=_("Publish a policy."))
+def publish_policy(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=_("The policy, TOML."))],
+    keys: Keys,
+    *,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help=_("The model that it is for, to check it against."))
+    ] = None,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check, upload, sign, publish. The server checks it against the newest release of its model."""
+    artifact = artifacts.of_policy(artifacts.read(file), _manifest(model) if model else None)
+    with connect(server, token_file, data) as centre:
+        _publish(centre, artifact, keys, as_json=as_json)
+
+
+@artifact_app.command("list", help=_("List what is published."))
+def list_artifacts(
+    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """Every published artifact, page by page."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.pages("/v1/artifacts")
+    show(answer.content, tables.artifacts(answer.content, answer.now_ms), as_json=as_json)
+
+
+def assign(  # noqa: PLR0913 - the command's options
+    device: Device,
+    kind: KindName,
+    name: Name,
+    release: Annotated[int, typer.Argument(min=1, metavar="RELEASE", help=_("Its release."))],
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """One release for one device."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.put(f"/v1/devices/{device}/assignments/{kind}/{name}", {"release": release}).content
+    text = _("{device} shall have {kind} {name} release {release}").format(
+        device=device, kind=kind, name=name, release=release
+    )
+    show(answer, text, as_json=as_json)
+
+
+def unassign(
+    device: Device,
+    kind: KindName,
+    name: Name,
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Nothing of that name for one device any more; what it runs goes on running."""
+    with connect(server, token_file, data) as centre:
+        answer = centre.delete(f"/v1/devices/{device}/assignments/{kind}/{name}").content
+    text = _("{device} is given no {kind} {name} any more").format(device=device, kind=kind, name=name)
+    show(answer, text, as_json=as_json)
+
+
+@bundle_app.command("export", help=_("Write everything that a device needs for its updates into one file."))
+def export_bundle(
+    device: Annotated[str, typer.Option(metavar="DEVICE", help=_("The device's id."))],
+    out: Annotated[Path, typer.Option(metavar="FILE", help=_("The bundle, a tar."))],
+    *,
+    data: Data = None,
+    server: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The device verifies it as if it came over the network."""
+    with connect(server, token_file, data) as centre:
+        size = centre.download(f"/v1/updates/bundles/{device}", out)
+    text = _("{out} is written, {size} bytes, for {device} alone").format(out=out, size=size, device=device)
+    show({"bundle": str(out), "device": device, "size": size}, text, as_json=as_json)
+
+
+def _publish(centre: Server, artifact: Artifact, keys: Path, *, as_json: bool) -> None:
+    target = artifact.target
+    role = DELEGATIONS[target.description.kind]
+    signer = passphrases.open_key(keys / f"{role}{SUFFIX}").signer
+    last = keys / f"{role}.json"
+    base = _base(centre, role, signer, last)
+    is_new = not image.holds(base.signed, target)
+    signed = image.add(base, target, [signer], now()) if is_new else base
+    answer = centre.upload(f"/v1/artifacts/{target.path}", _parts(artifact), len(artifact.content)).content
+    centre.send("POST", "/v1/updates/metadata", ceremony.encode_bundle(Bundle((), (), {role: signed})))
+    write_durably(last, encode(signed), 0o644)
+    text = (
+        _("{path} is published, {size} bytes, SHA-256 {sha256}")
+        if is_new
+        else _("{path} was published already, {size} bytes, SHA-256 {sha256}")
+    )
+    show(answer, text.format(**answer), as_json=as_json)
+
+
+def _base(centre: Server, role: str, signer: CryptoSigner, last: Path) -> Metadata[Targets]:
+    """What to publish on top of: what the server has, or what was last published from here if it is newer.
+
+    A server could hand out a list that somebody else has written, to have it signed: only what this
+    key has signed before is signed again.
+    """
+    offered = ceremony.decode_bundle(centre.read("/v1/updates/metadata")).roles[role]
+    image.require_signed(offered, role, signer.public_key)
+    if not last.exists():
+        return offered
+    own = decode(last.read_bytes(), Targets)
+    if own.signed.version <= offered.signed.version:
+        return offered
+    image.require_signed(own, role, signer.public_key)
+    tell(
+        _("The server has {role} {old}, but {new} was published from here; going on from that.").format(
+            role=role, old=offered.signed.version, new=own.signed.version
+        )
+    )
+    return own
+
+
+def _parts(artifact: Artifact) -> Iterator[bytes]:
+    """The bytes in parts, with a bar for a person who looks on."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=len(artifact.content))
+        for start in range(0, len(artifact.content), _PART):
+            part = artifact.content[start : start + _PART]
+            yield part
+            progress.advance(task, len(part))
+
+
+def _manifest(folder: Path) -> Manifest:
+    return artifacts.read_model(artifacts.of_model(folder).content)

@@ -1,0 +1,132 @@
+"""The director: what each device shall have, signed when it is asked for.
+
+What was signed is kept in the database, so that versions only grow, whichever process signs and
+however often it starts. The last few stay, for a device that began with an older timestamp.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import Engine
+from sqlmodel import Session, col, select
+from tuf.api.metadata import Snapshot, Targets, Timestamp
+
+from fleet_protocol.targets import Target
+from fleet_protocol.texts import _
+from fleet_server.database.engine import writing
+from fleet_server.database.models import Artifact, Assignment, Device, Directive
+from fleet_server.errors import NotFound
+from fleet_server.updates.artifacts import target_of
+from fleet_signing.ceremony import OnlineKeys
+from fleet_signing.director import DirectorSet, sign_set
+from fleet_signing.metadata import ONLINE_LIFE, file_name, next_version
+
+KEPT: Final = 3
+"""Sets a device: the current one, and those that a device may just be reading."""
+
+
+class Director:
+    """The director of one tenant's devices."""
+
+    def __init__(self, engine: Engine, tenant: str, online: OnlineKeys) -> None:
+        self._engine = engine
+        self._tenant = tenant
+        self._signer = online.director
+
+    def current(self, device: str, at: datetime) -> DirectorSet:
+        """What ``device`` shall have at ``at``; signed anew where that changed, or is about to expire.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        with Session(self._engine) as session:
+            latest = self._latest(session, device)
+            if latest is not None and self._holds(latest, self._targets(session, device), at):
+                return _set(latest)
+        with writing(self._engine) as session:
+            if session.get(Device, (self._tenant, device), with_for_update=True) is None:
+                raise NotFound(_("there is no device {device!r}").format(device=device[:80]))
+            latest, targets = self._latest(session, device), self._targets(session, device)
+            if latest is not None and self._holds(latest, targets, at):
+                return _set(latest)
+            version = next_version(latest.version if latest else 0, at)
+            signed = sign_set(device, targets, version, at, self._signer)
+            session.add(self._row(device, targets, signed))
+            self._forget(session, device)
+            return signed
+
+    def file(self, device: str, name: str, at: datetime) -> bytes | None:
+        """The file ``name`` of the device's repository, but its roots; None where there is none.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        if name == file_name(Timestamp.type, 0):
+            return self.current(device, at).timestamp
+        number, _dot, role = name.partition(".")
+        if role not in (f"{Snapshot.type}.json", f"{Targets.type}.json") or not number.isdigit():
+            return None
+        with Session(self._engine) as session:
+            row = session.get(Directive, (self._tenant, device, int(number)))
+        return _set(row).files.get(name) if row else None
+
+    def _targets(self, session: Session, device: str) -> list[Target]:
+        rows = session.exec(
+            select(Artifact)
+            .join(
+                Assignment,
+                (col(Assignment.tenant) == Artifact.tenant) & (col(Assignment.artifact) == Artifact.sha256),
+            )
+            .where(Assignment.tenant == self._tenant, Assignment.device == device)
+            .order_by(col(Assignment.kind), col(Assignment.name))
+        )
+        return [target_of(row) for row in rows]
+
+    def _latest(self, session: Session, device: str) -> Directive | None:
+        return session.exec(
+            select(Directive)
+            .where(Directive.tenant == self._tenant, Directive.device == device)
+            .order_by(col(Directive.version).desc())
+        ).first()
+
+    def _holds(self, latest: Directive, targets: list[Target], at: datetime) -> bool:
+        left_ms = latest.expires_ms - at.timestamp() * 1000
+        return latest.state == self._state(targets) and left_ms > ONLINE_LIFE.total_seconds() * 1000 / 2
+
+    def _state(self, targets: list[Target]) -> str:
+        known = msgspec.json.encode((self._signer.public_key.keyid, targets))
+        return hashlib.sha256(known).hexdigest()
+
+    def _row(self, device: str, targets: list[Target], signed: DirectorSet) -> Directive:
+        return Directive(
+            tenant=self._tenant,
+            device=device,
+            version=signed.version,
+            state=self._state(targets),
+            expires_ms=int(signed.expires.timestamp() * 1000),
+            targets=signed.targets.decode(),
+            snapshot=signed.snapshot.decode(),
+            timestamp=signed.timestamp.decode(),
+        )
+
+    def _forget(self, session: Session, device: str) -> None:
+        rows = session.exec(
+            select(Directive)
+            .where(Directive.tenant == self._tenant, Directive.device == device)
+            .order_by(col(Directive.version).desc())
+            .offset(KEPT)
+        )
+        for row in rows:
+            session.delete(row)
+
+
+def _set(row: Directive) -> DirectorSet:
+    return DirectorSet(
+        row.version,
+        datetime.fromtimestamp(row.expires_ms / 1000, UTC),
+        row.targets.encode(),
+        row.snapshot.encode(),
+        row.timestamp.encode(),
+    )

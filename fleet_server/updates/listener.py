@@ -1,0 +1,145 @@
+"""The HTTPS listener that devices fetch updates from: files that verify themselves, and nothing else.
+
+A process of its own with a certificate of the fleet's authority. Callers are not asked who they are:
+everything here is signed and public. What is large can be fetched in parts and gone on with, as
+long as it is the same (``Range``, ``If-Range``, ``ETag``).
+"""
+
+import hashlib
+import logging
+import re
+import socket
+from http import HTTPStatus
+from typing import Final
+
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from fleet_server.config import ServerConfig
+from fleet_server.database.engine import open_engine
+from fleet_server.errors import NotFound, ServerError
+from fleet_server.updates.office import PREFIX, Office, open_office
+from fleet_signing.metadata import now
+
+MAX_CONNECTIONS: Final = 1000
+"""At once; whoever comes then is told to come again, so that a stranger does not take all the memory."""
+
+GRACE_S: Final = 3
+IDLE_S: Final = 10
+
+_METADATA: Final = re.compile(r"(?:[1-9][0-9]{0,11}\.)?[a-z]{1,20}\.json\Z")
+_ROOT: Final = re.compile(r"[1-9][0-9]{0,11}\.root\.json\Z")
+_TARGET: Final = re.compile(
+    r"(?:models|policies)/[a-z][a-z0-9_]{0,62}/([0-9a-f]{64})\.[0-9]{1,10}\.(?:tar|toml)\Z"
+)
+
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_ASK_AGAIN: Final = "no-cache"
+
+log: Final = logging.getLogger(__name__)
+
+
+def create_device_app(office: Office) -> Starlette:
+    """What devices are answered with."""
+    app = Starlette(
+        routes=[
+            Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
+            Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
+            Route(f"{PREFIX}/director/{{device}}/metadata/{{name}}", _director_metadata),
+        ],
+        exception_handlers={ServerError: _on_error, SQLAlchemyError: _on_error},
+    )
+    app.state.office = office
+    return app
+
+
+def run(config: ServerConfig, descriptor: int) -> None:
+    """Answer on the inherited socket ``descriptor`` until SIGTERM."""
+    office = open_office(open_engine(config.database_url), config)
+    folder = config.device_certificate
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_device_app(office),
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=IDLE_S,
+            limit_concurrency=MAX_CONNECTIONS,
+            ssl_certfile=folder / "cert.pem",
+            ssl_keyfile=folder / "key.pem",
+        )
+    )
+    with socket.socket(fileno=descriptor) as listener:
+        server.run(sockets=[listener])
+
+
+async def _image_metadata(request: Request) -> Response:
+    name = request.path_params["name"]
+    return await run_in_threadpool(_read_image, _office(request), name, request)
+
+
+async def _director_metadata(request: Request) -> Response:
+    device, name = request.path_params["device"], request.path_params["name"]
+    return await run_in_threadpool(_read_director, _office(request), device, name, request)
+
+
+async def _image_target(request: Request) -> Response:
+    match = _TARGET.match(request.path_params["path"])
+    if match is None:
+        return _nothing()
+    path = _office(request).artifacts.path(match[1])
+    try:
+        status = await run_in_threadpool(path.stat)
+    except FileNotFoundError:
+        return _nothing()
+    # Its name is its content's digest, so nobody has to look at the content for a tag.
+    headers = {"ETag": f'"{match[1]}"', "Cache-Control": _FOR_EVER}
+    return FileResponse(path, headers=headers, media_type="application/octet-stream", stat_result=status)
+
+
+def _read_image(office: Office, name: str, request: Request) -> Response:
+    if _METADATA.match(name) is None:
+        return _nothing()
+    if name == "timestamp.json":
+        office.repository.renew(now())
+    return _answer(request, office.repository.metadata(name), name)
+
+
+def _read_director(office: Office, device: str, name: str, request: Request) -> Response:
+    if _METADATA.match(name) is None:
+        return _nothing()
+    if _ROOT.match(name):
+        return _answer(request, office.repository.director_root(name), name)
+    office.repository.require_vouched()
+    return _answer(request, office.director.file(device, name, now()), name)
+
+
+def _answer(request: Request, content: bytes | None, name: str) -> Response:
+    if content is None:
+        return _nothing()
+    tag = f'"{hashlib.sha256(content).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": _FOR_EVER if name[0].isdigit() else _ASK_AGAIN}
+    if request.headers.get("If-None-Match") == tag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+def _nothing() -> Response:
+    return PlainTextResponse("not there\n", HTTPStatus.NOT_FOUND)
+
+
+def _on_error(_request: Request, error: Exception) -> Response:
+    if isinstance(error, NotFound):
+        return _nothing()
+    log.error("an update cannot be given: %s", error)
+    return PlainTextResponse("not now\n", HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "60"})
+
+
+def _office(request: Request) -> Office:
+    office: Office = request.app.state.office
+    return office

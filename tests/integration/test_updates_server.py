@@ -1,0 +1,525 @@
+"""Signed updates on a real server: from nothing to a device that verifies, and everything that is refused."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import ssl
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import psutil
+import pytest
+from securesystemslib.signer import CryptoSigner
+from tuf.api.exceptions import DownloadHTTPError
+from tuf.ngclient import FetcherInterface, Updater
+
+from fleet_protocol.manifest import Manifest, encode
+from fleet_protocol.manifest import parse as parse_manifest
+from fleet_protocol.targets import MAX_ARTIFACT, parse
+from fleet_signing import artifacts, ceremony, image, keys
+from fleet_signing.artifacts import Artifact
+from fleet_signing.ceremony import Bundle
+from fleet_signing.metadata import now, seal
+from tests.support.fleet_server import ServerProcess, fleet
+from tests.support.repositories import policy
+from tests.support.waiting import wait_until
+
+MODEL = Path("use_cases/water_network/models/pressure_leak")
+PASSPHRASE = "correct horse battery"
+
+
+class HttpsFetcher(FetcherInterface):
+    """What python-tuf fetches with, over HTTPS with the fleet's authority alone."""
+
+    def __init__(self, ca: str) -> None:
+        self.context = ssl.create_default_context(cafile=ca)
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        answer = httpx.get(url, verify=self.context, trust_env=False, timeout=30)
+        if answer.status_code != 200:
+            raise DownloadHTTPError(url, answer.status_code)
+        return iter([answer.content])
+
+
+class Place:
+    """A running server after a key ceremony, the offline keys, and what a device sees of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys = folder / "keys"
+        self.server = ServerProcess(folder / "data")
+
+    def start(self) -> None:
+        """Start it; a server that was killed has left its announcement behind."""
+        (self.server.data / "endpoints.json").unlink(missing_ok=True)
+        self.server.start()
+
+    def fleet(self, *arguments: str | Path) -> str:
+        done = fleet(*arguments, "--data", self.server.data)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refused(self, *arguments: str | Path) -> str:
+        done = fleet(*arguments, "--data", self.server.data)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
+    def devices(self) -> httpx.Client:
+        """HTTPS as a device speaks it."""
+        context = ssl.create_default_context(cafile=self.server.endpoints["ca"])
+        url = self.server.endpoints["device_url"] + "/v1/updates"
+        return httpx.Client(base_url=url, verify=context, trust_env=False, timeout=30)
+
+    def client(self, repository: str, root: Path, folder: Path) -> Updater:
+        """python-tuf's client on ``repository`` that pins ``root``."""
+        url = f"{self.server.endpoints['device_url']}/v1/updates/{repository}"
+        for name in ("metadata", "targets"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        return Updater(
+            str(folder / "metadata"),
+            f"{url}/metadata/",
+            str(folder / "targets"),
+            f"{url}/targets/",
+            fetcher=HttpsFetcher(self.server.endpoints["ca"]),
+            bootstrap=root.read_bytes(),
+        )
+
+    def signer(self, role: str) -> CryptoSigner:
+        return keys.read(self.keys / f"{role}.key", PASSPHRASE).signer
+
+    def published(self) -> Bundle:
+        with self.server.client() as client:
+            return ceremony.decode_bundle(client.get("/v1/updates/metadata").raise_for_status().content)
+
+    def vouching(self, artifact: Artifact, *signers: CryptoSigner) -> bytes:
+        """Metadata that vouches for ``artifact``, signed by ``signers``."""
+        role = "models" if artifact.target.path.startswith("models/") else "policies"
+        added = image.add(self.published().roles[role], artifact.target, [self.signer(role)], now())
+        return ceremony.encode_bundle(Bundle((), (), {role: seal(added.signed, signers)}))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One server for all tests here; each publishes under a name of its own."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "passphrase").write_text(PASSPHRASE + "\n")
+    before = os.environ.get("ARGAN_PASSPHRASE_FILE")
+    os.environ["ARGAN_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    place = Place(folder)
+    try:
+        place.start()
+        place.fleet("device", "add", "gw-early", "--out", folder / "gw-early")
+        request, bundle = folder / "request.json", folder / "ceremony.json"
+        place.fleet("key", "export", "--out", request)
+        done = fleet("key", "ceremony", "--request", request, "--keys", place.keys, "--out", bundle)
+        assert done.returncode == 0, done.stderr
+        place.fleet("key", "import", bundle)
+        yield place
+    finally:
+        place.server.end()
+        if before is None:
+            del os.environ["ARGAN_PASSPHRASE_FILE"]
+        else:
+            os.environ["ARGAN_PASSPHRASE_FILE"] = before
+
+
+def model(folder: Path, name: str, release: int = 1) -> Path:
+    """The folder of a model called ``name``."""
+    shutil.copytree(MODEL, folder, dirs_exist_ok=True)
+    manifest = parse_manifest((folder / "manifest.json").read_bytes())
+    changed: Manifest = msgspec.structs.replace(manifest, name=name, release=release)
+    (folder / "manifest.json").write_bytes(encode(changed))
+    return folder
+
+
+def test_from_publishing_to_a_device_that_verifies_both_repositories(place: Place, tmp_path: Path) -> None:
+    folder = model(tmp_path / "model", "journey")
+    said = json.loads(place.fleet("publish", "model", folder, "--keys", place.keys, "--json"))
+    assert said["path"] == "models/journey/1.tar"
+    assert "journey" in place.fleet("artifact", "list")
+    device = tmp_path / "gw"
+    place.fleet("device", "add", "gw-journey", "--out", device)
+    place.fleet("assign", "gw-journey", "model", "journey", "1")
+
+    director = place.client("director/gw-journey", device / "director-root.json", tmp_path / "director")
+    director.refresh()
+    ordered = director.get_targetinfo(said["path"])
+    assert ordered is not None
+    target = parse(ordered.path, ordered.length, ordered.hashes, ordered.custom)
+    assert (target.description.device, target.sha256) == ("gw-journey", said["sha256"])
+    updater = place.client("image", device / "image-root.json", tmp_path / "image")
+    updater.refresh()
+    vouched = updater.get_targetinfo(said["path"])
+    assert vouched is not None
+    content = Path(updater.download_target(vouched)).read_bytes()
+    assert content == artifacts.of_model(folder).content
+    other = place.client("director/gw-early", device / "director-root.json", tmp_path / "other")
+    other.refresh()
+    assert other.get_targetinfo(said["path"]) is None, "its set is empty, and signed"
+
+
+def test_a_device_from_before_the_ceremony_gets_its_roots_by_hand(place: Place) -> None:
+    folder = place.folder / "gw-early"
+    assert "# [updates]" in (folder / "agent.toml").read_text()
+    assert not (folder / "image-root.json").exists()
+    section = place.fleet("key", "roots", "--out", folder)
+    assert section.startswith("[updates]\nurl = ")
+    assert json.loads((folder / "image-root.json").read_text())["signed"]["_type"] == "root"
+    assert json.loads((folder / "director-root.json").read_text())["signed"]["_type"] == "root"
+
+
+def test_a_download_is_gone_on_with_as_long_as_it_is_the_same(place: Place, tmp_path: Path) -> None:
+    folder = model(tmp_path / "model", "resumed")
+    place.fleet("publish", "model", folder, "--keys", place.keys)
+    artifact = artifacts.of_model(folder)
+    url = f"/image/targets/{image.served_path(artifact.target)}"
+    with place.devices() as client:
+        whole = client.get(url)
+        assert whole.content == artifact.content
+        tag = whole.headers["ETag"]
+        assert tag == f'"{artifact.target.sha256}"'
+        rest = client.get(url, headers={"Range": "bytes=1000-", "If-Range": tag})
+        assert (rest.status_code, rest.content) == (206, artifact.content[1000:])
+        assert rest.headers["Content-Range"] == f"bytes 1000-{len(whole.content) - 1}/{len(whole.content)}"
+        changed = client.get(url, headers={"Range": "bytes=1000-", "If-Range": '"another"'})
+        assert (changed.status_code, changed.content) == (200, artifact.content)
+        beyond = client.get(url, headers={"Range": f"bytes={len(whole.content)}-"})
+        assert beyond.status_code == 416
+        assert client.head(url).headers["Content-Length"] == str(len(whole.content))
+
+
+def test_metadata_that_has_not_changed_is_not_sent_again(place: Place) -> None:
+    with place.devices() as client:
+        for path in ("/image/metadata/timestamp.json", "/director/gw-early/metadata/timestamp.json"):
+            tag = client.get(path).headers["ETag"]
+            again = client.get(path, headers={"If-None-Match": tag})
+            assert (again.status_code, again.content) == (304, b"")
+            assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/v1/devices", "/v1/updates/keys", "/openapi.json", "/image/metadata/../../keys/image.key",
+        "/image/metadata/..%2f..%2fkeys%2fimage.key", "/image/metadata/lock", "/image/metadata/9.root.json",
+        "/image/targets/models/x/" + "0" * 64 + ".1.tar", "/image/targets/..%2f..%2fpending.json",
+        "/image/targets/models/../../../api.token", "/director/gw-unknown/metadata/timestamp.json",
+        "/director/gw-early/metadata/1.targets.json",
+        "/director/gw-early/metadata/" + "9" * 40 + ".targets.json",
+        "/director/..%2f..%2fkeys/metadata/1.root.json", "/director/GW-EARLY/metadata/timestamp.json",
+    ],
+)  # fmt: skip
+def test_devices_are_given_nothing_else(place: Place, path: str) -> None:
+    with place.devices() as client:
+        assert client.get(path).status_code == 404
+        assert client.post(path).status_code in {404, 405}
+
+
+def test_the_listener_shows_the_fleet_s_certificate_and_no_stranger_accepts_it(place: Place) -> None:
+    url = place.server.endpoints["device_url"]
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(url, trust_env=False)
+    address = url.replace("localhost", "127.0.0.1")
+    context = ssl.create_default_context(cafile=place.server.endpoints["ca"])
+    assert httpx.get(address, verify=context, trust_env=False).status_code == 404
+
+
+def put(place: Place, path: str, content: bytes, **headers: str) -> httpx.Response:
+    with place.server.client() as client:
+        return client.put(f"/v1/artifacts/{path}", content=content, headers=headers)
+
+
+def post(place: Place, document: bytes, what: str = "metadata") -> httpx.Response:
+    with place.server.client() as client:
+        return client.post(f"/v1/updates/{what}", content=document)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("models/wrong_name/1.tar", 422), ("models/pressure_leak/2.tar", 422),
+        ("policies/pressure_leak/1.toml", 422),
+        ("models/../../keys/image.key", 404), ("models/..%2f..%2fkeys%2fimage.key", 422),
+        ("other/pressure_leak/1.tar", 404), ("%2fetc%2fpasswd", 404), ("models/pressure_leak/1.tar%00", 422),
+    ],
+)  # fmt: skip
+def test_bytes_under_another_path_than_their_own_are_refused(place: Place, path: str, status: int) -> None:
+    before = listing(place)
+    answer = put(place, path, artifacts.of_model(MODEL).content)
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"code", "message", "next_step"}
+    assert listing(place) == before
+
+
+def listing(place: Place) -> list[str]:
+    return sorted(path.name for path in (place.server.data / "updates" / "artifacts").glob("*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar", b"\0" * 10240, b"\x1f\x8b" + b"x" * 100])
+def test_foreign_content_is_refused_and_nothing_stays(place: Place, content: bytes) -> None:
+    before = listing(place)
+    for path in ("models/pressure_leak/1.tar", "policies/leak/1.toml"):
+        assert put(place, path, content).status_code == 422
+    assert listing(place) == before
+
+
+def endless() -> Iterator[bytes]:
+    """More than an artifact may have, without saying so first."""
+    for _part in range(MAX_ARTIFACT // (1024 * 1024) + 2):
+        yield b"\0" * (1024 * 1024)
+
+
+def announced(place: Place, size: int) -> int:
+    """What is answered to an upload that says its size and has not begun."""
+    url = httpx.URL(place.server.endpoints["api_url"])
+    token = (place.server.data / "api.token").read_text().strip()
+    connection = http.client.HTTPConnection(url.host, url.port or 80, timeout=30)
+    try:
+        connection.putrequest("PUT", "/v1/artifacts/models/x/1.tar")
+        connection.putheader("Authorization", f"Bearer {token}")
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_too_much_is_refused_said_or_unsaid(place: Place) -> None:
+    before = listing(place)
+    assert announced(place, MAX_ARTIFACT + 1) == 413
+    with place.server.client() as client:
+        unsaid = client.put("/v1/artifacts/models/x/1.tar", content=endless())
+        assert (unsaid.status_code, unsaid.json()["code"]) == (413, "too_large")
+        long = client.post("/v1/updates/metadata", content=b" " * (ceremony.MAX_BUNDLE + 1))
+        assert (long.status_code, long.json()["code"]) == (413, "too_large")
+    assert listing(place) == before
+
+
+def test_metadata_that_is_not_signed_by_its_key_is_refused(place: Place) -> None:
+    artifact = policy(7)
+    assert put(place, artifact.target.path, artifact.content).status_code == 200
+    server_key = keys.read(place.server.data / "updates" / "keys" / "image.key").signer
+    for signers in ((), (keys.generate(),), (server_key,), (place.signer("models"),)):
+        answer = post(place, place.vouching(artifact, *signers))
+        assert (answer.status_code, answer.json()["code"]) == (422, "refused")
+        assert "not signed by enough of its keys" in answer.json()["message"]
+    assert artifact.target.path not in place.published().roles["policies"].signed.targets
+
+
+def test_metadata_before_its_bytes_is_refused(place: Place, tmp_path: Path) -> None:
+    artifact = artifacts.of_model(model(tmp_path / "model", "no_bytes"))
+    answer = post(place, place.vouching(artifact, place.signer("models")))
+    assert answer.status_code == 422
+    assert "are not here; upload them before the metadata" in answer.json()["message"]
+
+
+def test_a_lower_version_is_refused_and_the_same_again_is_not(place: Place, tmp_path: Path) -> None:
+    old = ceremony.encode_bundle(Bundle((), (), {"models": place.published().roles["models"]}))
+    assert post(place, old).status_code == 200
+    place.fleet("publish", "model", model(tmp_path / "model", "lower"), "--keys", place.keys)
+    answer = post(place, old)
+    assert (answer.status_code, answer.json()["code"]) == (409, "stale")
+
+
+def test_other_content_under_a_published_path_is_refused(place: Place, tmp_path: Path) -> None:
+    folder = model(tmp_path / "model", "fixed")
+    place.fleet("publish", "model", folder, "--keys", place.keys)
+    again = json.loads(place.fleet("publish", "model", folder, "--keys", place.keys, "--json"))
+    assert again["path"] == "models/fixed/1.tar"
+    manifest = parse_manifest((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, version="other")))
+    said = place.refused("publish", "model", folder, "--keys", place.keys)
+    assert "release 1 is not above 1, which is published; raise its release" in said
+    changed = artifacts.of_model(folder)
+    assert put(place, changed.target.path, changed.content).status_code == 409
+
+
+def test_a_policy_that_its_model_does_not_answer_is_refused(place: Place, tmp_path: Path) -> None:
+    place.fleet("publish", "model", model(tmp_path / "model", "answers"), "--keys", place.keys)
+    text = policy(1).content.replace(b'"pressure_leak"', b'"answers"').replace(b'"leak"', b'"asks"')
+    (tmp_path / "policy.toml").write_bytes(text.replace(b"score > 0.9", b"scorn > 0.9"))
+    assert "scorn" in place.refused("publish", "policy", tmp_path / "policy.toml", "--keys", place.keys)
+    (tmp_path / "policy.toml").write_bytes(text)
+    assert "policies/asks/1.toml is published" in place.fleet(
+        "publish", "policy", tmp_path / "policy.toml", "--keys", place.keys, "--model", tmp_path / "model"
+    )
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"{}", b"[]", b'{"format":1,"roles":{"models":{}}}', b"{" * 10_000, b"\xff\xfe"]
+)
+def test_what_is_no_metadata_is_refused(place: Place, document: bytes) -> None:
+    for what in ("metadata", "roots"):
+        answer = post(place, document, what)
+        assert answer.status_code == 422, answer.text
+
+
+def test_roots_come_by_a_ceremony_alone(place: Place) -> None:
+    stranger = ceremony.OfflineKeys.generate()
+    with place.server.client() as client:
+        request = ceremony.decode_request(client.get("/v1/updates/keys").content)
+    forged = ceremony.hold(stranger, request.online, now(), request.current)
+    answer = post(place, ceremony.encode_bundle(forged), "roots")
+    assert answer.status_code == 422
+    assert "not signed by enough of its keys" in answer.json()["message"]
+    honest = ceremony.encode_bundle(place.published())
+    assert "importing a ceremony" in post(place, honest).json()["message"]
+
+
+def test_a_key_that_is_not_the_published_one_signs_nothing(place: Place, tmp_path: Path) -> None:
+    """A thief's own key, or a server that hands out a list that somebody else has written."""
+    keys.write(tmp_path / "keys" / "models.key", "models", keys.generate(), PASSPHRASE)
+    folder = model(tmp_path / "model", "stolen")
+    said = place.refused("publish", "model", folder, "--keys", tmp_path / "keys")
+    assert "was not signed with this key" in said
+
+
+def test_a_bundle_on_a_stick_holds_what_the_device_needs(place: Place, tmp_path: Path) -> None:
+    place.fleet("publish", "model", model(tmp_path / "model", "stick"), "--keys", place.keys)
+    device = tmp_path / "gw"
+    place.fleet("device", "add", "gw-stick", "--out", device)
+    place.fleet("assign", "gw-stick", "model", "stick", "1")
+    out = tmp_path / "stick.tar"
+    place.fleet("bundle", "export", "--device", "gw-stick", "--out", out)
+    with tarfile.open(out) as tar:
+        tar.extractall(tmp_path / "stick", filter="data")
+    for repository, root in (("image", "image-root.json"), ("director/gw-stick", "director-root.json")):
+        folder = tmp_path / "seen" / repository
+        (folder / "metadata").mkdir(parents=True)
+        updater = Updater(
+            str(folder / "metadata"),
+            f"file:///{repository}/metadata/",
+            str(folder),
+            "file:///image/targets/",
+            fetcher=FolderFetcher(tmp_path / "stick"),
+            bootstrap=(device / root).read_bytes(),
+        )
+        updater.refresh()
+        found = updater.get_targetinfo("models/stick/1.tar")
+        assert found is not None
+        updater.download_target(found)
+    assert "there is no device 'gw-none'" in place.refused(
+        "bundle", "export", "--device", "gw-none", "--out", tmp_path / "none.tar"
+    )
+    assert not (tmp_path / "none.tar").exists()
+
+
+class FolderFetcher(FetcherInterface):
+    """What python-tuf fetches with, over a folder in the layout of the URLs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        path = self.folder / url.removeprefix("file:///")
+        if not path.exists():
+            raise DownloadHTTPError(url, 404)
+        return iter([path.read_bytes()])
+
+
+def test_keys_are_their_owner_s_alone_and_never_on_the_server(place: Place) -> None:
+    own = list((place.server.data / "updates" / "keys").iterdir())
+    assert sorted(path.name for path in own) == ["director.key", "image.key"]
+    for path in (*own, *place.keys.glob("*.key")):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert all(keys.is_sealed(path) for path in place.keys.glob("*.key"))
+
+
+def test_a_killed_listener_comes_back_on_its_port(place: Place) -> None:
+    child = place.server.children()["device"]
+    child.send_signal(signal.SIGKILL)
+
+    def answers() -> bool:
+        with place.devices() as client:
+            return client.get("/image/metadata/timestamp.json").status_code == 200
+
+    assert wait_until(answers, "the listener")
+    assert psutil.Process(place.server.children()["device"].pid).pid != child.pid
+
+
+def test_a_server_killed_between_bytes_and_metadata_goes_on_where_it_was(
+    place: Place, tmp_path: Path
+) -> None:
+    folder = model(tmp_path / "model", "killed")
+    artifact = artifacts.of_model(folder)
+    before = place.published()
+    assert put(place, artifact.target.path, artifact.content).status_code == 200
+    (place.server.data / "updates" / "artifacts" / ".incoming.0").write_bytes(b"half")
+    port = place.server.endpoints["device_url"]
+    place.server.stop(signal.SIGKILL)
+    place.start()
+    assert place.server.endpoints["device_url"] == port
+    assert not (place.server.data / "updates" / "artifacts" / ".incoming.0").exists()
+    assert place.published() == before
+    updater = place.client("image", image_root(place, tmp_path), tmp_path / "image")
+    updater.refresh()
+    assert updater.get_targetinfo(artifact.target.path) is None
+    assert "killed" not in place.fleet("artifact", "list")
+    assert "is published" in place.fleet("publish", "model", folder, "--keys", place.keys)
+    assert "killed" in place.fleet("artifact", "list")
+
+
+def test_a_restored_server_is_healed_by_the_next_publication(place: Place, tmp_path: Path) -> None:
+    """Its metadata is older than what was published: the publisher's own copy goes on from there."""
+    updates = place.server.data / "updates"
+    place.server.stop()
+    shutil.copytree(updates / "image", tmp_path / "backup")
+    place.start()
+    place.fleet("publish", "model", model(tmp_path / "one", "healed"), "--keys", place.keys)
+    seen = image_root(place, tmp_path)
+    updater = place.client("image", seen, tmp_path / "image")
+    updater.refresh()
+    place.server.stop()
+    shutil.rmtree(updates / "image")
+    shutil.copytree(tmp_path / "backup", updates / "image")
+    place.start()
+    done = fleet(
+        "publish",
+        "model",
+        model(tmp_path / "two", "healed", 2),
+        "--keys",
+        place.keys,
+        "--data",
+        place.server.data,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "was published from here; going on from that" in done.stderr
+    updater = place.client("image", seen, tmp_path / "image")
+    updater.refresh()
+    for release in (1, 2):
+        assert updater.get_targetinfo(f"models/healed/{release}.tar") is not None
+
+
+def image_root(place: Place, folder: Path) -> Path:
+    place.fleet("key", "roots", "--out", folder)
+    return folder / "image-root.json"
+
+
+def test_a_ceremony_held_again_renews_and_devices_follow(place: Place, tmp_path: Path) -> None:
+    root = image_root(place, tmp_path)
+    (place.keys / "policies.key").unlink()
+    place.fleet("key", "ceremony", "--keys", place.keys)
+    assert (place.keys / "policies.key").exists()
+    assert len(place.published().image_roots) == 2
+    updater = place.client("image", root, tmp_path / "image")
+    updater.refresh()
+    text = policy(1).content.replace(b'"leak"', b'"renewed"')
+    (tmp_path / "policy.toml").write_bytes(text)
+    place.fleet("publish", "policy", tmp_path / "policy.toml", "--keys", place.keys)
+    updater = place.client("image", root, tmp_path / "image")
+    updater.refresh()
+    assert updater.get_targetinfo("policies/renewed/1.toml") is not None
+
+
+def test_a_ceremony_with_other_root_keys_is_refused_before_anything_is_written(
+    place: Place, tmp_path: Path
+) -> None:
+    said = place.refused("key", "ceremony", "--keys", tmp_path / "others")
+    assert "root is not signed by enough of its keys" in said
+    assert not (tmp_path / "others").exists()
