@@ -256,6 +256,22 @@ def states(journal: Path) -> set[str]:
     return {entry["state"] for entry in json.loads(journal.read_bytes())["entries"]}
 
 
+def test_a_hint_makes_it_look_at_once_and_is_not_believed(
+    yard: Yard, agent: AgentProcess, consumer: Consumer
+) -> None:
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace("poll_interval_s = 1.0", "poll_interval_s = 86400.0"))
+    agent.start()
+    server = yard.server
+    assert server
+    wait_until(lambda: yard.device in consumer.reported, "there is a session", PATIENCE_S)
+    consumer.hint(yard.device, 1)  # nothing is ordered: a look, and nothing else
+    wait_until(lambda: server.asked, "it looks", PATIENCE_S)
+    yard.order(model_artifact(2))
+    consumer.hint(yard.device, 2)
+    reaches(consumer, yard, "autoencoder", "committed")
+
+
 def test_a_stick_is_applied_without_the_agent_and_proved_by_it(
     yard: Yard, agent: AgentProcess, consumer: Consumer, tmp_path: Path
 ) -> None:
@@ -267,6 +283,17 @@ def test_a_stick_is_applied_without_the_agent_and_proved_by_it(
     agent.start()
     reaches(consumer, yard, "autoencoder", "committed")
     wait_until(lambda: (versions(consumer, yard.device) or [""])[-1] == "1.2", "it answers")
+
+
+def test_a_stick_that_comes_too_early_is_not_forgotten_in_silence(
+    yard: Yard, agent: AgentProcess, tmp_path: Path
+) -> None:
+    for release, code in ((2, 0), (3, 7)):
+        yard.order(model_artifact(release))
+        stick = yard.bundle(tmp_path / f"{release}.tar")
+        done = edge_agent("update", "from", str(stick), "--config", str(agent.config))
+        assert done.returncode == code, done.stdout + done.stderr
+    assert "prove itself first" in done.stderr
 
 
 def test_a_stick_with_another_devices_word_is_refused_in_words(

@@ -321,12 +321,12 @@ def test_after_new_online_keys_versions_may_begin_anew(yard: Yard) -> None:
     so_far = replace(repositories.bundle, roles=repositories.roles)
     renewed = ceremony.hold(repositories.offline, online.public, NOW, so_far)
     repositories.online, repositories.bundle = online, renewed
-    repositories.roles = dict(renewed.roles)
+    repositories.roles |= renewed.roles
     repositories.files["image/metadata/2.root.json"] = encode(renewed.image_roots[-1])
     repositories.release()
     repositories.direct(DEVICE, target, version=5)
     said = yard.look()
-    assert refused(said) == []
+    assert refused(said) == [], said
     assert accepted(said) == [target.path]
     assert marks.load(yard.updates).repositories["director"].versions["timestamp"] == 5
 
