@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from edge_agent.pipeline.vitals import Vitals
 from fleet_protocol.manifest import Feature
 from fleet_protocol.messages import ClockState, TimeBase
 
@@ -61,7 +62,7 @@ class Layout(msgspec.Struct, array_like=True, frozen=True):
 class ModelMemory(msgspec.Struct, array_like=True, frozen=True):
     """One model's memory.
 
-    Rules fit the policy of this name alone. Windows fit the model of this manifest, and through
+    Rules and vitals fit the policy of this name alone. Windows fit the model of this manifest, and through
     ``layout`` a successor of the same ``name`` that looks at the same metrics in the same step.
     """
 
@@ -72,6 +73,7 @@ class ModelMemory(msgspec.Struct, array_like=True, frozen=True):
     rules: list[RuleMemory]
     name: str = ""
     layout: Layout | None = None
+    vitals: Vitals = Vitals()
 
 
 class Memory(msgspec.Struct, array_like=True, frozen=True):

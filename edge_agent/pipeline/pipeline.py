@@ -170,9 +170,12 @@ class _Watch:
             rules.memory() if rules else [],
             self.name,
             self._windows.layout,
+            self.pulse.read(),
         )
 
     def restore(self, memory: ModelMemory, shift_ms: int) -> None:
+        if memory.digest == self.digest and memory.policy == (self._rules.name if self._rules else ""):
+            self.pulse.restore(memory.vitals)
         if memory.windows is None:
             return
         if memory.digest == self.digest:

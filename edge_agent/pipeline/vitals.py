@@ -27,17 +27,6 @@ class Vitals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     unclear: Count = 0
     latencies_us: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_LATENCIES)] = ()
 
-    def plus(self, later: "Vitals") -> "Vitals":
-        """These and what came ``later``."""
-        return Vitals(
-            answers=self.answers + later.answers,
-            failures=self.failures + later.failures,
-            alarms=self.alarms + later.alarms,
-            raised=self.raised + later.raised,
-            unclear=self.unclear + later.unclear,
-            latencies_us=(*self.latencies_us, *later.latencies_us)[-MAX_LATENCIES:],
-        )
-
 
 class Pulse:
     """Counts the vitals of one version while it runs; cheap enough for every window."""
@@ -63,6 +52,11 @@ class Pulse:
         """The policy has seen an answer."""
         self._counts["raised"] += raised
         self._counts["unclear"] += unclear
+
+    def restore(self, vitals: Vitals) -> None:
+        """Go on counting from ``vitals``."""
+        self._counts.update({name: getattr(vitals, name) for name in self._counts})
+        self._latencies_us.extend(vitals.latencies_us)
 
     def read(self) -> Vitals:
         """All since the beginning."""

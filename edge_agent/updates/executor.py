@@ -91,8 +91,8 @@ class Executor:
         self.installed = records.load(folder, Installed)
         self.told: Callable[[Entry], None] = lambda _entry: None
         """Is told every new state."""
-        self._watched: dict[Key, tuple[Vitals, int]] = {}
-        """Probations of this process: vitals from before it, and the monotonic ms of the last look."""
+        self._watched: dict[Key, int] = {}
+        """Probations of this process, each with the monotonic ms of the last look."""
 
     @property
     def busy(self) -> list[Key]:
@@ -243,17 +243,16 @@ class Executor:
     async def _watch(self, entry: Entry, runner: Runner) -> bool:
         key, model, now_ms = entry.target.key, model_of(entry.target), self._clock.mono_ms()
         if key not in self._watched:
-            self._watched[key] = (entry.vitals, now_ms)
+            self._watched[key] = now_ms
             try:
                 await runner.bring(model)
             except InferenceError as error:
                 self._move(entry, _S.ROLLING_BACK, detail=as_line(str(error)))
                 return True
-        earlier, last_ms = self._watched[key]
-        vitals = earlier.plus(runner.vitals(model))
-        seen = replace(entry, vitals=vitals, spent_s=entry.spent_s + (now_ms - last_ms) / 1000)
-        self._watched[key] = (earlier, now_ms)
-        return self._conclude(seen, lived=vitals.answers > entry.vitals.answers)
+        vitals = runner.vitals(model)
+        seen = replace(entry, vitals=vitals, spent_s=entry.spent_s + (now_ms - self._watched[key]) / 1000)
+        self._watched[key] = now_ms
+        return self._conclude(seen, lived=vitals.answers != entry.vitals.answers)
 
     def _conclude(self, seen: Entry, *, lived: bool) -> bool:
         verdict, reason = judge(

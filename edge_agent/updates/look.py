@@ -12,7 +12,7 @@ from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUn
 from edge_agent.updates import board, marks
 from edge_agent.updates.download import Downloader
 from edge_agent.updates.marks import Marks
-from edge_agent.updates.planner import Install, Key, Refuse, Situation, Step, plan
+from edge_agent.updates.planner import Install, Key, Refuse, Situation, Step, Wait, plan
 from edge_agent.updates.source import Bundle, Https, NotThere, Source, closing, tls_context
 from edge_agent.updates.spoken import (
     Accepted,
@@ -23,6 +23,7 @@ from edge_agent.updates.spoken import (
     Refused,
     Said,
     Unreachable,
+    Waiting,
 )
 from edge_agent.updates.trust import Repositories, Word
 from fleet_protocol.targets import Description, Standing, Target
@@ -94,6 +95,8 @@ def _do(step: Step, downloader: Downloader, folder: Path, known: Marks, say: Say
     match step:
         case Refuse(_target, refusal, detail):
             say(Refused(refusal, target.path, detail, target))
+        case Wait():
+            say(Waiting(target))
         case Install():
             return _fetch(target, downloader, folder, known, say)
     return known

@@ -20,7 +20,14 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Nothing: it runs, or an update of the same artifact is under way."""
+    """Nothing: it runs."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing yet: an update of the same artifact is under way, maybe to this very target."""
 
     target: Target
 
@@ -34,7 +41,7 @@ class Refuse:
     detail: str = ""
 
 
-Step = Install | Keep | Refuse
+Step = Install | Keep | Wait | Refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,10 @@ def _step(target: Target, image: Target | None, situation: Situation, *, twice: 
     refusal = judge(target, image, situation.device, Standing() if runs else standing)
     if refusal is not None:
         return Refuse(target, refusal, _detail(target, standing, refusal))
-    if runs or target.key in situation.busy:
+    if runs:
         return Keep(target)
+    if target.key in situation.busy:
+        return Wait(target)
     if problems := situation.problems(target.description):
         return Refuse(target, Refusal.WRONG_HARDWARE, "; ".join(problems))
     return Install(target)

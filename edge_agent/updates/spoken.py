@@ -48,6 +48,12 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     file: str
 
 
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """It is ordered, and another update of the same artifact is under way: ask again when that is over."""
+
+    target: Target
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """It must not be accepted; without a target it is a repository, or an order that cannot be read."""
 
@@ -75,7 +81,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     ordered: list[tuple[Kind, str, Digest]]
 
 
-Said = Progress | Accepted | Refused | Unreachable | Broken | Done
+Said = Progress | Accepted | Waiting | Refused | Unreachable | Broken | Done
 
 ENCODER: Final = msgspec.json.Encoder()
 ASK_DECODER: Final = msgspec.json.Decoder(Ask)

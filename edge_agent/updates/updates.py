@@ -16,13 +16,23 @@ from edge_agent.backoff import FullJitter
 from edge_agent.clock import Clock
 from edge_agent.config import Config
 from edge_agent.config import Updates as Settings
-from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUnreachable
+from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUnfit, UpdateUnreachable
 from edge_agent.service.health import HealthBoard, as_line
 from edge_agent.updates.asking import ask
 from edge_agent.updates.executor import Executor, Runner
 from edge_agent.updates.planner import Key
 from edge_agent.updates.records import Entry, Looked, Refusing
-from edge_agent.updates.spoken import Accepted, Ask, Broken, Done, Progress, Refused, Said, Unreachable
+from edge_agent.updates.spoken import (
+    Accepted,
+    Ask,
+    Broken,
+    Done,
+    Progress,
+    Refused,
+    Said,
+    Unreachable,
+    Waiting,
+)
 from fleet_protocol.messages import ClockState, Event, Severity, UpdateReport
 from fleet_protocol.targets import Target
 from fleet_protocol.texts import _
@@ -143,8 +153,15 @@ class Updates:
             UpdateRefused: the bundle must not be believed.
             UpdateUnreachable: it cannot be read.
             UpdateBroken: the device's own files are in the way.
+            UpdateUnfit: another update has to come to its end first.
         """
-        await self._look(self._question(bundle=str(path)))
+        heard = await self._look(self._question(bundle=str(path)))
+        if heard.waiting:
+            raise UpdateUnfit(
+                _("{names}: an update is under way and has to prove itself first; try again after it").format(
+                    names=", ".join(target.description.name for target in heard.waiting)
+                )
+            )
         return self.reports()
 
     def _require(self) -> Executor:
@@ -163,7 +180,7 @@ class Updates:
     def _question(self, url: str = "", bundle: str = "") -> Ask:
         return question(self._config, self._settings, self._clock, self._require(), url=url, bundle=bundle)
 
-    async def _look(self, asked: Ask) -> None:
+    async def _look(self, asked: Ask) -> "Heard":
         async with self._one_at_a_time:
             executor = self._require()
             heard = Heard(executor, self._progress, self._health.changed.set)
@@ -172,6 +189,7 @@ class Updates:
             finally:
                 self._moving.set()
         self._conclude(executor, heard)
+        return heard
 
     def _conclude(self, executor: Executor, heard: "Heard") -> None:
         executor.looked(
@@ -251,6 +269,7 @@ class Heard:
         self._changed: Final = changed
         self.refused: list[Refusing] = []
         self.dropped: list[Entry] = []
+        self.waiting: list[Target] = []
         self.unreachable = ""
         self.broken = ""
         self.done = False
@@ -273,6 +292,10 @@ class Heard:
                 self._changed()
             case Accepted(target):
                 self._executor.accept(target)
+            case Waiting(target):
+                entry = self._executor.journal.entry(target.key)
+                if entry is None or entry.target != target:
+                    self.waiting.append(target)
             case Refused(refusal, scope, detail, None):
                 self.refused.append(Refusing(scope, refusal, detail))
             case Refused(refusal, _scope, detail, target) if target is not None:
@@ -336,4 +359,5 @@ def report(executor: Executor, entry: Entry, done: int) -> UpdateReport:
 
 
 def _subject(target: Target) -> str:
-    return target.path
+    """The same for every release, so that a better one takes back what was said of a worse."""
+    return f"{target.description.kind} {target.description.name}"

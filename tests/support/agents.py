@@ -73,6 +73,22 @@ reconnect_cap_s = 0.2
         return self._log.read_text() if self._log.exists() else ""
 
 
+class EnrolledAgent(AgentProcess):
+    """An agent on the configuration that ``fleet device add`` wrote into ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "agent.toml"
+        self.data = folder / "data"
+        self.device = folder.name
+        self._log = folder / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+
 def replay_section(path: Path, *, interval_s: float = 0.01, repeat: bool = False) -> str:
     """A replayed recording with one metric, committed often."""
     return f"""\

@@ -16,6 +16,7 @@ from fleet_protocol.messages import (
     Batch,
     Events,
     Gap,
+    Hint,
     Mark,
     Reported,
     Status,
@@ -109,6 +110,10 @@ class Consumer:
             marks = {key: self._mark(key) for key in self.numbers}
         for (device, epoch, stream), mark in marks.items():
             self.acknowledge(device, [Mark(epoch, stream, mark)])
+
+    def hint(self, device: str, version: int) -> None:
+        """Say that the director has something for ``device``."""
+        self._client.publish(topic(device, Channel.HINT), encode(Hint(version=version)), qos=1, retain=True)
 
     def _mark(self, key: Key) -> int:
         mark = 0

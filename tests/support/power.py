@@ -39,7 +39,7 @@ class Disk:
         def flushed(descriptor: int) -> None:
             # Nothing is flushed for real: what counts is what is remembered here.
             self._act()
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
             if self._root == path or self._root in path.parents:
                 self._remember(path)
             self._act()

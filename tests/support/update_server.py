@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from tests.support.authority import Credentials
 
@@ -41,7 +41,7 @@ class UpdateServer:
     def url(self) -> str:
         return f"https://127.0.0.1:{self._server.server_address[1]}/v1/updates"
 
-    def __enter__(self) -> "UpdateServer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -62,56 +62,62 @@ class _Server(http.server.ThreadingHTTPServer):
         """A client that goes away in the middle is what some tests are about."""
 
 
-def _handler(served: UpdateServer) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        timeout = 10
-
-        def setup(self) -> None:
-            super().setup()
-            served.connections += 1
-
-        def log_message(self, *_arguments: Any) -> None:
-            """Quiet."""
-
-        def do_GET(self) -> None:
-            path = self.path.removeprefix(PREFIX)
-            served.asked.append((path, self.headers.get("Range", "")))
-            content = served.files.get(path)
-            if path in served.status or content is None:
-                self._answer(served.status.get(path, 404), b"no", {})
-                return
-            etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-            start = self._start(etag, len(content))
-            headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-            if start:
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self._answer(206 if start else 200, content[start:], headers)
-
-        def _start(self, etag: str, size: int) -> int:
-            asked = self.headers.get("Range", "")
-            if not asked or self.headers.get("If-Range", etag) != etag:
-                return 0
-            start = int(asked.removeprefix("bytes=").split("-")[0])
-            return start if start < size else 0
-
-        def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            body += bytes(served.longer) if status != 404 else b""
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if served.honest_length:
-                self.send_header("Content-Length", str(len(body)))
-            else:
-                self.close_connection = True
-            self.end_headers()
-            if len(body) >= served.cut_from and served.cuts:
-                self.wfile.write(body[: served.cuts.popleft()])
-                self.wfile.flush()
-                self.close_connection = True
-                self.connection.close()
-                return
-            self.wfile.write(body)
+def _handler(of: UpdateServer) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(_Handler):
+        served = of
 
     return Handler
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    served: UpdateServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 10
+
+    def setup(self) -> None:
+        super().setup()
+        self.served.connections += 1
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        served = self.served
+        path = self.path.removeprefix(PREFIX)
+        served.asked.append((path, self.headers.get("Range", "")))
+        content = served.files.get(path)
+        if path in served.status or content is None:
+            self._answer(served.status.get(path, 404), b"no", {})
+            return
+        etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        start = self._start(etag, len(content))
+        headers = {"ETag": etag, "Accept-Ranges": "bytes"}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._answer(206 if start else 200, content[start:] + bytes(served.longer), headers)
+
+    def _start(self, etag: str, size: int) -> int:
+        asked = self.headers.get("Range", "")
+        if not asked or self.headers.get("If-Range", etag) != etag:
+            return 0
+        start = int(asked.removeprefix("bytes=").split("-")[0])
+        return start if start < size else 0
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        served = self.served
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if served.honest_length:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.close_connection = True
+        self.end_headers()
+        if len(body) >= served.cut_from and served.cuts:
+            self.wfile.write(body[: served.cuts.popleft()])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+            return
+        self.wfile.write(body)

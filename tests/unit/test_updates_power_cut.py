@@ -33,6 +33,8 @@ from tests.support.power import Disk, PowerCut
 from tests.support.update_server import UpdateServer
 from tests.support.updating import Yard, accepted, model_artifact, model_folder, policy_artifact, refused
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 NEW, NEWER, POLICY = model_artifact(2), model_artifact(3), policy_artifact(2)
 FITTED = 1
 

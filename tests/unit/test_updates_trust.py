@@ -321,12 +321,12 @@ def test_after_new_online_keys_versions_may_begin_anew(yard: Yard) -> None:
     so_far = replace(repositories.bundle, roles=repositories.roles)
     renewed = ceremony.hold(repositories.offline, online.public, NOW, so_far)
     repositories.online, repositories.bundle = online, renewed
-    repositories.roles = dict(renewed.roles)
+    repositories.roles |= renewed.roles
     repositories.files["image/metadata/2.root.json"] = encode(renewed.image_roots[-1])
     repositories.release()
     repositories.direct(DEVICE, target, version=5)
     said = yard.look()
-    assert refused(said) == []
+    assert refused(said) == [], said
     assert accepted(said) == [target.path]
     assert marks.load(yard.updates).repositories["director"].versions["timestamp"] == 5
 
@@ -379,7 +379,10 @@ def test_a_bundle_that_is_none(yard: Yard, tmp_path: Path, content: bytes) -> No
 
 
 def test_the_agent_itself_never_imports_python_tuf() -> None:
-    code = "import sys, edge_agent.agent, edge_agent.models, edge_agent.updates.command; print('tuf' in sys.modules)"
+    code = (
+        "import sys, edge_agent.agent, edge_agent.models, edge_agent.updates.command;"
+        "print('tuf' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 

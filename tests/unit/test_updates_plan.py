@@ -1,0 +1,351 @@
+"""What is planned, what a probation finds, what is written down and counted: the pure parts of updates."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from edge_agent.config import load
+from edge_agent.errors import ConfigError, InferenceError, ModelRefused, UpdateUnfit
+from edge_agent.lineup import Choice
+from edge_agent.pipeline.vitals import Pulse, Vitals
+from edge_agent.updates import records
+from edge_agent.updates.executor import ATTEMPTS, Executor, Terms
+from edge_agent.updates.planner import Install, Keep, Refuse, Situation, plan
+from edge_agent.updates.probation import Verdict, judge
+from edge_agent.updates.records import Installed, Journal
+from edge_agent.updates.store import Store
+from fleet_protocol.targets import Kind, Refusal, Standing, Target
+from fleet_protocol.update_states import UpdateState
+from tests.support.drafts import HandClock
+from tests.support.updating import model_artifact, policy_artifact
+
+S = UpdateState
+MODEL, NEWER, POLICY = model_artifact(1), model_artifact(2), policy_artifact(1)
+KEY = MODEL.target.key
+
+
+def for_device(target: Target, device: str = "gw-7") -> Target:
+    return Target(target.path, target.length, target.sha256, replace(target.description, device=device))
+
+
+def situation(**changes: object) -> Situation:
+    known: dict[str, object] = {
+        "device": "gw-7", "having": {}, "busy": frozenset(), "standings": {}, "problems": lambda _each: [],
+    }  # fmt: skip
+    return Situation(**(known | changes))  # type: ignore[arg-type]
+
+
+def steps(*targets: Target, **changes: object) -> list[object]:
+    image = {target.path: target for target in (MODEL.target, NEWER.target, POLICY.target)}
+    return list(plan(map(for_device, targets), image, situation(**changes)))
+
+
+def test_models_come_before_the_policies_that_read_them() -> None:
+    found = steps(POLICY.target, MODEL.target)
+    assert found == [Install(for_device(MODEL.target)), Install(for_device(POLICY.target))]
+
+
+def test_what_runs_is_kept_even_below_the_highest_release() -> None:
+    standings = {KEY: Standing(highest=9)}
+    assert steps(MODEL.target, having={KEY: MODEL.target.sha256}, standings=standings) == [
+        Keep(for_device(MODEL.target))
+    ]
+    (refused,) = steps(MODEL.target, standings=standings)
+    assert isinstance(refused, Refuse)
+    assert refused.refusal is Refusal.ROLLBACK
+    assert "9" in refused.detail
+
+
+def test_a_board_that_does_not_fit_says_why() -> None:
+    (refused,) = steps(MODEL.target, problems=lambda _each: ["too small", "too old"])
+    assert refused == Refuse(for_device(MODEL.target), Refusal.WRONG_HARDWARE, "too small; too old")
+
+
+# Probation.
+
+
+def calm(answers: int = 100, **counts: int) -> Vitals:
+    return Vitals(answers=answers, latencies_us=(1000,) * min(answers, 64), **counts)
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "spent_s", "verdict"),
+    [
+        (calm(8), calm(), 300.0, Verdict.PASSED),
+        (calm(8), calm(), 299.0, Verdict.WAIT),
+        (calm(7), calm(), 300.0, Verdict.WAIT),
+        (calm(0), calm(), 9e9, Verdict.WAIT),
+        (calm(8, failures=1), calm(), 300.0, Verdict.PASSED),
+        (calm(8, failures=2), calm(), 300.0, Verdict.FAILED),
+        (calm(100, failures=4), calm(), 300.0, Verdict.PASSED),
+        (calm(0, failures=2), calm(), 1.0, Verdict.FAILED),
+        (calm(8, unclear=2), calm(), 300.0, Verdict.FAILED),
+        (Vitals(answers=8, latencies_us=(49_000,) * 8), calm(), 300.0, Verdict.PASSED),
+        (Vitals(answers=8, latencies_us=(51_000,) * 8), calm(), 300.0, Verdict.FAILED),
+        (Vitals(answers=8, latencies_us=(51_000,) * 8), Vitals(), 300.0, Verdict.FAILED),
+        (calm(8, alarms=4), calm(), 300.0, Verdict.PASSED),
+        (calm(8, alarms=5), calm(), 300.0, Verdict.FAILED),
+        (calm(8, alarms=8), calm(100, alarms=60), 300.0, Verdict.PASSED),
+        (calm(8, alarms=8), Vitals(), 300.0, Verdict.PASSED),
+        (calm(4, alarms=4), calm(), 1.0, Verdict.WAIT),
+        (calm(8, raised=5), calm(), 300.0, Verdict.FAILED),
+        (calm(8, alarms=0), calm(100, alarms=100), 300.0, Verdict.PASSED),
+    ],
+)
+def test_a_probation(now: Vitals, before: Vitals, spent_s: float, verdict: Verdict) -> None:
+    found, reason = judge(now, before, spent_s, least_s=300.0, least_windows=8)
+    assert found is verdict
+    assert bool(reason) == (verdict is Verdict.FAILED)
+
+
+def test_a_score_that_is_no_number_is_no_answer() -> None:
+    pulse = Pulse()
+    pulse.answered(float("nan"), 10, alarm=True)
+    pulse.answered(0.5, 10, alarm=False)
+    assert (pulse.read().answers, pulse.read().failures, pulse.read().alarms) == (1, 1, 0)
+
+
+# Records.
+
+
+def test_the_switch_and_the_way_back() -> None:
+    installed = Installed().switched(MODEL.target).switched(NEWER.target)
+    assert installed.switched(NEWER.target) == installed
+    slot = installed.slot(KEY)
+    assert (slot.current, slot.previous) == (NEWER.target, MODEL.target)
+    back = installed.taken_back(NEWER.target)
+    assert (back.slot(KEY).current, back.slot(KEY).previous) == (MODEL.target, None)
+    assert back.taken_back(NEWER.target) == back
+    assert not back.taken_back(MODEL.target).slots, "what came fitted runs again"
+
+
+def test_what_failed_is_remembered_within_bounds() -> None:
+    installed = Installed()
+    for number in range(50):
+        installed = installed.with_failed(Target("x", 1, f"{number:064x}", MODEL.target.description))
+    assert len(installed.failed) == 32
+    assert installed.failed[-1].sha256 == f"{49:064x}"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 2}', b"\xff"])
+def test_a_record_that_cannot_be_read_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / records.INSTALLED).write_bytes(content)
+    assert records.load(tmp_path, Installed) == Installed()
+    assert (tmp_path / "installed.json.unreadable").read_bytes() == content
+    records.save(tmp_path, Installed().switched(MODEL.target))
+    assert records.load(tmp_path, Installed).slot(KEY).current == MODEL.target
+
+
+# The executor.
+
+
+class Runner:
+    """Does as it is told."""
+
+    def __init__(self) -> None:
+        self.refusing: Exception | None = None
+        self.failing: InferenceError | None = None
+        self.calls: list[str] = []
+        self.seen = Vitals()
+
+    async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
+        self.calls.append("examine")
+        if self.refusing:
+            raise self.refusing
+
+    async def compile(self, model: str, choice: Choice) -> None:
+        self.calls.append("compile")
+        if self.refusing:
+            raise self.refusing
+
+    async def bring(self, name: str) -> None:
+        self.calls.append("bring")
+        if self.failing:
+            raise self.failing
+
+    def vitals(self, name: str) -> Vitals:
+        return self.seen
+
+    def forget(self) -> None:
+        """Nothing is held open."""
+
+
+class Bench:
+    def __init__(self, folder: Path, terms: Terms | None = None) -> None:
+        self.folder = folder
+        self.store = Store(folder)
+        self.clock = HandClock()
+        self.runner = Runner()
+        self.terms = terms or Terms(300.0, 8)
+        self.executor = self.reopened()
+
+    def reopened(self) -> Executor:
+        self.executor = Executor(self.folder, self.store, self.clock, self.terms, frozenset({"signal"}))
+        return self.executor
+
+    def accept(self, *artifacts: object) -> None:
+        for artifact in artifacts:
+            file = self.store.downloaded(artifact.target.sha256)  # type: ignore[attr-defined]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(artifact.content)  # type: ignore[attr-defined]
+            self.executor.accept(artifact.target)  # type: ignore[attr-defined]
+
+    def advance(self) -> None:
+        async def all_of_it() -> None:
+            while await self.executor.advance(self.runner):
+                pass
+
+        asyncio.run(all_of_it())
+
+    def state(self, target: Target = MODEL.target) -> UpdateState | None:
+        entry = self.executor.journal.entry(target.key)
+        return entry.state if entry else None
+
+
+def test_probation_lasts_its_time_and_its_windows_over_a_restart(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(MODEL)
+    bench.advance()
+    assert bench.state() is S.PROBATION
+    bench.runner.seen = calm(20)
+    bench.clock.advance(200_000)
+    bench.advance()
+    bench.clock.advance(5_000_000)  # switched off meanwhile
+    bench.reopened().resume()
+    bench.advance()
+    assert bench.state() is S.PROBATION
+    bench.clock.advance(99_000)
+    bench.advance()
+    assert bench.state() is S.PROBATION
+    bench.clock.advance(2_000)
+    bench.advance()
+    assert bench.state() is S.COMMITTED
+
+
+def test_a_policy_waits_for_its_model_to_prove_itself(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(POLICY, MODEL)
+    bench.advance()
+    assert (bench.state(), bench.state(POLICY.target)) == (S.PROBATION, S.VERIFIED)
+    bench.runner.seen = calm(20)
+    bench.clock.advance(301_000)
+    bench.advance()
+    assert (bench.state(), bench.state(POLICY.target)) == (S.COMMITTED, S.PROBATION)
+
+
+def test_what_ends_the_agent_again_and_again_is_given_up_and_remembered(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(MODEL)
+    bench.runner.refusing = KeyboardInterrupt()  # type: ignore[assignment]
+    for _start in range(ATTEMPTS):
+        with pytest.raises(KeyboardInterrupt):
+            bench.advance()
+        bench.reopened().resume()
+    assert bench.state() is S.FAILED
+    assert [each.sha256 for each in bench.executor.installed.failed] == [MODEL.target.sha256]
+
+
+def test_restarts_in_a_probation_that_lives_do_not_count(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(MODEL)
+    bench.advance()
+    for turn in range(3 * ATTEMPTS):
+        bench.reopened().resume()
+        bench.runner.seen = calm(turn + 1)
+        bench.advance()
+        assert bench.state() is S.PROBATION
+    for _turn in range(ATTEMPTS):
+        bench.reopened().resume()
+    assert bench.state() is S.ROLLING_BACK
+    bench.advance()
+    assert bench.state() is S.ROLLED_BACK
+
+
+def test_a_version_that_does_not_come_up_is_taken_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(MODEL)
+    bench.runner.failing = ModelRefused("no")
+    bench.advance()
+    entry = bench.executor.journal.entry(KEY)
+    assert entry is not None
+    assert entry.state is S.ROLLED_BACK
+    assert bench.executor.installed.slot(KEY).current is None
+
+
+def test_what_does_not_fit_yet_is_not_held_against_it_and_not_fetched_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(POLICY)
+    bench.runner.refusing = UpdateUnfit("no such model runs here")
+    bench.advance()
+    assert bench.state(POLICY.target) is S.FAILED
+    assert not bench.executor.installed.failed
+    assert bench.store.has(POLICY.target.sha256)
+    bench.runner.refusing = None
+    bench.executor.accept(POLICY.target)
+    bench.advance()
+    assert bench.state(POLICY.target) is S.PROBATION
+
+
+def test_a_refusal_is_written_once_and_dropped_when_it_is_not_ordered_any_more(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    told: list[UpdateState] = []
+    bench.executor.told = lambda entry: told.append(entry.state)
+    for _look in range(3):
+        bench.executor.refuse(MODEL.target, Refusal.ROLLBACK, "release 1; 2 was accepted here before")
+    assert told == [S.FAILED]
+    assert records.load(tmp_path, Journal).entries[0].refusal is Refusal.ROLLBACK
+    assert not bench.executor.settle([(Kind.MODEL, "autoencoder", MODEL.target.sha256)])
+    (dropped,) = bench.executor.settle([])
+    assert dropped.target == MODEL.target
+    assert not bench.executor.journal.entries
+
+
+def test_a_failure_keeps_its_reason_when_it_is_refused_later_as_failed_here(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(MODEL)
+    bench.runner.refusing = ModelRefused("golden inputs fail")
+    bench.advance()
+    bench.executor.refuse(MODEL.target, Refusal.FAILED_HERE, "")
+    entry = bench.executor.journal.entry(KEY)
+    assert entry is not None
+    assert (entry.detail, entry.refusal) == ("golden inputs fail", None)
+
+
+# Configuration.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('url = "https://fleet.example:8443/v1/updates"', 'url = "http://fleet.example/v1/updates"'),
+        ('url = "https://fleet.example:8443/v1/updates"', 'url = "https://user@fleet.example"'),
+        ("poll_interval_s = 3600.0", "poll_interval_s = 0.0"),
+        ("probation_windows = 8", "probation_windows = -1"),
+    ],
+)
+def test_a_configuration_of_updates_that_cannot_be(tmp_path: Path, change: tuple[str, str]) -> None:
+    text = """\
+device = "gw-7"
+data = "data"
+[broker]
+host = "localhost"
+ca = "ca.pem"
+certificate = "cert.pem"
+key = "key.pem"
+[updates]
+url = "https://fleet.example:8443/v1/updates"
+image_root = "image-root.json"
+director_root = "director-root.json"
+poll_interval_s = 3600.0
+probation_windows = 8
+"""
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+    settings = load(file).updates
+    assert settings is not None
+    assert settings.image_root == tmp_path / "image-root.json"
+    file.write_text(text.replace(*change))
+    with pytest.raises(ConfigError):
+        load(file)
