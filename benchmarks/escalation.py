@@ -51,7 +51,8 @@ def measure(device: str = "cpu", *, with_triton: bool = False) -> dict[str, obje
         url = None
         if with_triton or device != "cpu":
             (place / "triton").mkdir()
-            url = stack.enter_context(triton.serving(place / "triton", place / "central", device))
+            serving = triton.serving(place / "triton", place / "central", device)
+            url, _process = stack.enter_context(serving)
         bare = _backend(place / "central", url)
         stack.callback(bare.close)
         server = stack.enter_context(_server(place, url))

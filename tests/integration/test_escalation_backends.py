@@ -54,7 +54,7 @@ def backend(
     else:
         if not triton.is_installed():
             pytest.skip("NVIDIA Triton is not installed; run scripts/bootstrap tests")
-        with triton.serving(tmp_path_factory.mktemp("triton"), folder) as url:
+        with triton.serving(tmp_path_factory.mktemp("triton"), folder) as (url, _process):
             yield from closing(OipBackend(url))
 
 
@@ -160,7 +160,7 @@ def test_a_gpu_computes_the_same(folder: Path, manifest: central.CentralManifest
         pytest.skip("no GPU here; untested on one")
     if not triton.is_installed():
         pytest.skip("NVIDIA Triton is not installed; run scripts/bootstrap tests")
-    with triton.serving(tmp_path, folder, "cuda") as url:
+    with triton.serving(tmp_path, folder, "cuda") as (url, _process):
         backend = OipBackend(url)
         require_fitting(backend.metadata("network"), manifest)
         for first, second in ((1.0, 5.0), (5.0, 1.0)):

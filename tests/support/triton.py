@@ -97,8 +97,10 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def serving(folder: Path, model: Path, device: str = "cpu") -> Iterator[str]:
-    """The URL of a Triton that serves the central model in ``model``; its own files go into ``folder``.
+def serving(
+    folder: Path, model: Path, device: str = "cpu"
+) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+    """URL and process of a Triton with the central model in ``model``; its own files go into ``folder``.
 
     On ``cpu`` OpenVINO runs the model's files; on ``cuda`` PyTorch computes what they do.
     """
@@ -113,7 +115,7 @@ def serving(folder: Path, model: Path, device: str = "cpu") -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until(lambda: _is_ready(url, process, log), "Triton is ready", READY_S)
-        yield url
+        yield url, process
     finally:
         process.terminate()
         try:
