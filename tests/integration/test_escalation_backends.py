@@ -54,7 +54,7 @@ def backend(
     else:
         if not triton.is_installed():
             pytest.skip("NVIDIA Triton is not installed; run scripts/bootstrap tests")
-        with triton.serving(tmp_path_factory.mktemp("triton"), folder) as url:
+        with triton.serving(tmp_path_factory.mktemp("triton"), folder) as (url, _process):
             yield from closing(OipBackend(url))
 
 
@@ -150,6 +150,23 @@ def test_a_deadline_that_has_passed_is_late(
 ) -> None:
     with pytest.raises(BackendLate):
         backend.infer("network", inputs(manifest, 1.0, 1.0), time.monotonic() - 1.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.triton
+def test_a_gpu_computes_the_same(folder: Path, manifest: central.CentralManifest, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="no PyTorch here; untested on a GPU")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here; untested on one")
+    if not triton.is_installed():
+        pytest.skip("NVIDIA Triton is not installed; run scripts/bootstrap tests")
+    with triton.serving(tmp_path, folder, "cuda") as (url, _process):
+        backend = OipBackend(url)
+        require_fitting(backend.metadata("network"), manifest)
+        for first, second in ((1.0, 5.0), (5.0, 1.0)):
+            found = ask(backend, inputs(manifest, first, second))
+            assert found == pytest.approx(expected([first, second]), abs=1e-4)
+        backend.close()
 
 
 def test_a_server_that_is_away_is_down(manifest: central.CentralManifest) -> None:

@@ -146,6 +146,11 @@ def model(steps: int = 4) -> CentralManifest:
     return manifest(metrics=(CentralMetric("flow", "l/s"), CentralMetric("pressure", "m")), steps=steps)
 
 
+def means(engine: Engine, grid: Grid) -> dict[tuple[str, str], dict[int, float]]:
+    found = stored(engine, "default", model(), grid)
+    return {(one.gateway, one.metric): dict(zip(one.steps, one.means, strict=True)) for one in found}
+
+
 def test_each_step_is_the_mean_of_its_good_readings(engine: Engine) -> None:
     register(engine, "gw-1", "gw-2", "gw-3")
     flow, pressure, foreign = Metric(0, "flow", "l/s"), Metric(1, "pressure", "m"), Metric(2, "level", "m")
@@ -164,22 +169,26 @@ def test_each_step_is_the_mean_of_its_good_readings(engine: Engine) -> None:
     deliver(engine, "gw-1", [flow, pressure, foreign], readings)
     deliver(engine, "gw-2", [Metric(0, "flow", "m3/h")], [Reading(0, -500, 8.0)])
     deliver(engine, "gw-3", [flow], [Reading(0, -500, 8.0)])
-    found = stored(engine, "default", model(), Grid(NOW_MS, STEP_MS * 1000, 4))
-    assert sorted(found) == [
-        ("gw-1", "flow", 0, 2.0),
-        ("gw-1", "flow", 1, 7.0),
-        ("gw-1", "flow", 3, 9.0),
-        ("gw-1", "pressure", 3, 2.5),
-    ]
+    assert means(engine, Grid(NOW_MS, STEP_MS * 1000, 4)) == {
+        ("gw-1", "flow"): {0: 2.0, 1: 7.0, 3: 9.0},
+        ("gw-1", "pressure"): {3: 2.5},
+    }
     assert stored(engine, "another", model(), Grid(NOW_MS, STEP_MS * 1000, 4)) == []
 
 
 def test_a_step_may_be_any_part_of_a_millisecond(engine: Engine) -> None:
     register(engine, "gw-1", "gw-2")
     deliver(engine, "gw-1", [Metric(0, "flow", "l/s")], [Reading(0, -place, 1.0) for place in range(1, 11)])
-    found = stored(engine, "default", model(), Grid(NOW_MS, 2500, 4))
     # Ten ms in four steps of 2.5 ms.
-    assert sorted(one.step for one in found) == [0, 1, 2, 3]
+    assert means(engine, Grid(NOW_MS, 2500, 4)) == {("gw-1", "flow"): dict.fromkeys(range(4), 1.0)}
+
+
+def test_what_no_float32_can_hold_is_not_measured(engine: Engine) -> None:
+    register(engine, "gw-1")
+    readings = [Reading(0, -3500, 1e300), Reading(0, -2500, -1e300), Reading(0, -500, 3.4e38)]
+    deliver(engine, "gw-1", [Metric(0, "flow", "l/s")], readings)
+    found = means(engine, Grid(NOW_MS, STEP_MS * 1000, 4))
+    assert found == {("gw-1", "flow"): {3: pytest.approx(3.4e38)}}
 
 
 def test_an_inference_names_its_question_and_what_supersedes_it(engine: Engine) -> None:

@@ -27,7 +27,7 @@ from fleet_protocol.messages import (
 )
 from fleet_protocol.topics import Channel, topic
 from fleet_server.escalation.folder import open_folder
-from tests.support import oip_server
+from tests.support import oip_server, triton
 from tests.support.batches import base, telemetry
 from tests.support.central import expected, write_central
 from tests.support.escalating import next_answer, put, question
@@ -399,3 +399,25 @@ def test_an_inference_server_that_is_slow_or_goes_away(tmp_path: Path, folder: P
 
 def hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
+
+
+@pytest.mark.triton
+def test_triton_answers_for_the_service_and_a_killed_one_is_told(tmp_path: Path, folder: Path) -> None:
+    if not triton.is_installed():
+        pytest.skip("NVIDIA Triton is not installed; run scripts/bootstrap tests")
+    (tmp_path / "triton").mkdir()
+    with triton.serving(tmp_path / "triton", folder) as (url, process):
+        options = ("--central-model", str(folder), "--inference-url", url)
+        with running(tmp_path, *options) as fleet, fleet.device("gw-a") as device:
+            put(device, "gw-a", question(values=[9.0] * 4))
+            answer = next_answer(device)
+            assert (answer.state, answer.label) == (AnswerState.ANSWERED, "gw-a")
+            assert answer.confidence == pytest.approx(expected([9.0, 0.0, 0.0])[1], abs=1e-5)
+            (item,) = fleet.escalations("gw-a")
+            assert item["answered_by"] == f"network 7 ({url})"
+            process.kill()
+            process.wait()
+            put(device, "gw-a", question())
+            answer = next_answer(device)
+            assert (answer.state, "cannot be reached" in answer.reason) == (AnswerState.FAILED, True)
+            wait_until(lambda: "escalation.down" in fleet.server.codes(), "it is told")

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from fleet_protocol import central
+from tests.support.central import NONE_LOGIT
 from tests.support.waiting import free_port, wait_until
 
 HOME = Path(sys.prefix) / "triton"
@@ -33,7 +34,7 @@ instance_group [ {{ count: 1 kind: {kind} }} ]
 """
 
 _MODEL = '''\
-"""The central model's own files, run by OpenVINO inside Triton."""
+"""The central model, inside Triton."""
 
 import sys
 
@@ -41,23 +42,52 @@ import sys
 sys.path[:0] = {packages!r}
 
 import numpy as np
-import openvino as ov
 import triton_python_backend_utils as pb_utils
-
+{network}
 
 class TritonPythonModel:
     def initialize(self, args):
-        settings = {{"INFERENCE_PRECISION_HINT": "f32"}}
-        self.model = ov.Core().compile_model({file!r}, {device!r}, settings)
+        self.network = Network()
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
 
     def answer(self, request):
         names = ("readings", "mask")
-        inputs = {{name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in names}}
-        output = self.model(inputs)["probabilities"].astype(np.float32)
+        inputs = [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in names]
+        output = np.ascontiguousarray(self.network(*inputs), np.float32)
         return pb_utils.InferenceResponse([pb_utils.Tensor("probabilities", output)])
+'''
+
+_OPENVINO = '''\
+import openvino as ov
+
+
+class Network:
+    """The files of the model's folder."""
+
+    def __init__(self):
+        settings = {{"INFERENCE_PRECISION_HINT": "f32"}}
+        self.model = ov.Core().compile_model({file!r}, "CPU", settings)
+
+    def __call__(self, readings, mask):
+        return self.model({{"readings": readings, "mask": mask}})["probabilities"]
+
+'''
+
+_TORCH = '''\
+import torch
+
+
+class Network:
+    """What the files of tests/support/central.py compute."""
+
+    def __call__(self, readings, mask):
+        readings, mask = (torch.from_numpy(given).to({device!r}) for given in (readings, mask))
+        means = (readings * mask).sum(3) / mask.sum(3).clamp(min=1.0)
+        none = torch.full((1, 1), {none}, device={device!r})
+        return torch.softmax(torch.cat([none, means[:, :, 0]], 1), 1).cpu().numpy()
+
 '''
 
 
@@ -67,8 +97,13 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def serving(folder: Path, model: Path, *, device: str = "CPU") -> Iterator[str]:
-    """The URL of a Triton that serves the central model in ``model``; its files go into ``folder``."""
+def serving(
+    folder: Path, model: Path, device: str = "cpu"
+) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+    """URL and process of a Triton with the central model in ``model``; its own files go into ``folder``.
+
+    On ``cpu`` OpenVINO runs the model's files; on ``cuda`` PyTorch computes what they do.
+    """
     manifest = central.parse((model / central.FILE_NAME).read_bytes())
     repository = _repository(folder, model, manifest, device)
     port = free_port()
@@ -80,7 +115,7 @@ def serving(folder: Path, model: Path, *, device: str = "CPU") -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until(lambda: _is_ready(url, process, log), "Triton is ready", READY_S)
-        yield url
+        yield url, process
     finally:
         process.terminate()
         try:
@@ -93,16 +128,18 @@ def serving(folder: Path, model: Path, *, device: str = "CPU") -> Iterator[str]:
 def _repository(folder: Path, model: Path, manifest: central.CentralManifest, device: str) -> Path:
     version = folder / "models" / manifest.name / "1"
     version.mkdir(parents=True)
-    kind = "KIND_GPU" if device.startswith("GPU") else "KIND_CPU"
+    kind = "KIND_CPU" if device == "cpu" else "KIND_GPU"
     config = _CONFIG.format(
         name=manifest.name, shape=list(manifest.shape), labels=len(manifest.labels), kind=kind
     )
     (version.parent / "config.pbtxt").write_text(config)
     # Its own numpy before ours: its backend was built for numpy 1.
     packages = [str(HOME), *(path for path in sys.path if path.endswith("site-packages"))]
-    (version / "model.py").write_text(
-        _MODEL.format(packages=packages, file=str(model / manifest.file), device=device)
-    )
+    if device == "cpu":
+        network = _OPENVINO.format(file=str(model / manifest.file))
+    else:
+        network = _TORCH.format(device=device, none=NONE_LOGIT)
+    (version / "model.py").write_text(_MODEL.format(packages=packages, network=network))
     return folder / "models"
 
 
