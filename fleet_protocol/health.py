@@ -277,6 +277,13 @@ _CODES: Final = (
         mark("Calibrate the policy anew, or raise the budget."),
     ),
     HealthCode(
+        "escalation.uncalibrated",
+        Severity.WARNING,
+        mark("Calibration does not hold"),
+        mark("The policy's calibration has expired or is another model's; every answer is marked uncertain."),
+        mark("Calibrate anew for the model that runs ('fleet calibrate') and publish the policy."),
+    ),
+    HealthCode(
         "profile.unknown",
         Severity.WARNING,
         mark("Firmware profile not known"),

@@ -18,6 +18,9 @@ A policy is TOML. Each rule is a CEL expression over the model's answers (``labe
     severity = "warning"
     text = "Likely leak near this gateway"
 
+An ``[escalation]`` table, written by calibration, says which answers the center is asked about
+(:mod:`fleet_protocol.escalation`).
+
 Rules are type-checked against the model's declared answers when a policy is published and again
 when it is loaded. Evaluation is bounded by CEL's own iteration budget.
 """
@@ -32,6 +35,7 @@ import msgspec
 from cel_expr_python import cel
 
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.escalation import Escalation
 from fleet_protocol.manifest import CelType, Identifier, Manifest, Positive
 from fleet_protocol.messages import Line, Name
 from fleet_protocol.texts import _
@@ -82,6 +86,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     release: Positive
     model: Identifier
     rules: Annotated[tuple[Rule, ...], msgspec.Meta(min_length=1, max_length=100)]
+    escalation: Escalation | None = None
 
 
 @dataclass(frozen=True, slots=True)
