@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from fleet_console import enrolling, tables
+from fleet_console import calibrating, enrolling, tables
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources import connect
 from fleet_protocol.texts import _
@@ -32,6 +32,7 @@ device_app: Final = typer.Typer(help=_("The devices."), no_args_is_help=True)
 event_app: Final = typer.Typer(help=_("What policies raised."), no_args_is_help=True)
 app.add_typer(device_app, name="device")
 app.add_typer(event_app, name="event")
+app.add_typer(calibrating.app)
 
 Data = Annotated[
     Path | None, typer.Option(help=_("The data folder of a server on this machine."), metavar="DIR")

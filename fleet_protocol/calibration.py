@@ -26,6 +26,7 @@ from itertools import pairwise, takewhile
 from typing import Final, NamedTuple
 
 from fleet_protocol.errors import CalibrationError
+from fleet_protocol.escalation import calibrated
 from fleet_protocol.texts import _
 
 COLUMNS: Final = ("scenario", "day", "confidence", "correct")
@@ -155,11 +156,6 @@ def fit_temperature(decisions: Sequence[Decision]) -> float:
     return round(2.0 / (low + high), _DIGITS)
 
 
-def tempered(confidence: float, temperature: float) -> float:
-    """``confidence`` at ``temperature``; for two labels the softmax of their logits over it."""
-    return _sigmoid(_logit(confidence) / temperature)
-
-
 def binomial_tail(successes: int, trials: int, probability: float) -> float:
     """P(X <= ``successes``) of a binomial X, summed term by term; 1 where there are no trials."""
     if successes >= trials:
@@ -193,7 +189,7 @@ class _Test(NamedTuple):
 
 
 def _tempered(decisions: Iterable[Decision], temperature: float) -> list[_Answer]:
-    return [_Answer(tempered(each.confidence, temperature), each.correct) for each in decisions]
+    return [_Answer(calibrated(each.confidence, temperature), each.correct) for each in decisions]
 
 
 def _test(answers: Iterable[_Answer], threshold: float) -> _Test:

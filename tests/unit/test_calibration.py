@@ -17,9 +17,9 @@ from fleet_protocol.calibration import (
     fit_temperature,
     is_for_fitting,
     parse,
-    tempered,
 )
 from fleet_protocol.errors import CalibrationError
+from fleet_protocol.escalation import calibrated
 
 HEAD = "scenario,day,confidence,correct"
 SEEDS = 300
@@ -65,7 +65,7 @@ def true_error(lowest: float) -> float:
     return ERRORS[min(len(ERRORS) - 1, int(12_000 - 400 * logit))]
 
 
-def untempered(threshold: float, temperature: float) -> float:
+def uncalibrated(threshold: float, temperature: float) -> float:
     """The model's own confidence that ``threshold`` means at ``temperature``."""
     return logistic(temperature * math.log(threshold / (1.0 - threshold))) if threshold > 0 else 0.0
 
@@ -91,12 +91,6 @@ class TestTemperature:
     def test_a_known_over_confidence_is_found(self) -> None:
         assert fit_temperature(draw(random.Random(3), 20_000)) == pytest.approx(1 / SHARPNESS, rel=0.08)
 
-    def test_it_orders_as_the_model_does(self) -> None:
-        confidences = [0.2, 0.5, 0.51, 0.9, 0.999, 1.0]
-        cooled = [tempered(each, 2.5) for each in confidences]
-        assert cooled == sorted(cooled)
-        assert tempered(0.5, 2.5) == 0.5
-
     def test_a_model_that_is_always_right_stays_within_bounds(self) -> None:
         assert fit_temperature([Decision("a", 0, 0.8, True)] * 50) == pytest.approx(1 / 20, rel=1e-3)
 
@@ -109,7 +103,7 @@ class TestGuarantee:
             result = calibrate(draw(random.Random(seed), 900), alpha, delta)
             if result.threshold is not None:
                 found += 1
-                broken += true_error(untempered(result.threshold, result.temperature)) > alpha
+                broken += true_error(uncalibrated(result.threshold, result.temperature)) > alpha
         slack = 3 * math.sqrt(delta * (1 - delta) / SEEDS)
         assert broken / SEEDS <= delta + slack
         # A method that finds nothing breaks nothing.
@@ -127,7 +121,9 @@ class TestGuarantee:
         result = calibrate(decisions, 0.05, 0.1)
         assert result.threshold is not None
         testing = [each for each in decisions if not is_for_fitting(each.scenario)]
-        kept = [each for each in testing if tempered(each.confidence, result.temperature) >= result.threshold]
+        kept = [
+            each for each in testing if calibrated(each.confidence, result.temperature) >= result.threshold
+        ]
         assert (result.n_cal, result.kept) == (len(testing), len(kept))
         assert result.wrong == sum(not each.correct for each in kept)
         assert result.n_fit + result.n_cal == len(decisions)
@@ -159,12 +155,12 @@ class TestGuarantee:
         ]
         result = calibrate(decisions, 0.1, 0.1)
         assert result.threshold is not None
-        cooled = [tempered(step, result.temperature) for step in steps]
+        cooled = [calibrated(step, result.temperature) for step in steps]
         assert min(abs(result.threshold - each) for each in cooled) > 0.005
 
 
 def laxest(ranked: list[Decision], alpha: float) -> float:
-    """What one would take without a test: the lowest confidence at which the seen share of errors is alpha."""
+    """What one would take without a test: the lowest confidence with the wanted share of errors seen."""
     wrong, lowest = 0, 1.0
     for count, decision in enumerate(ranked, 1):
         wrong += not decision.correct
