@@ -51,12 +51,17 @@ class Choice:
 
 def main() -> None:
     """Write ``ESCALATION.md`` beside this file."""
-    text = _TEMPLATE.format(
+    text = report()
+    Path(__file__).with_name("ESCALATION.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def report() -> str:
+    """The report on the committed records."""
+    return _TEMPLATE.format(
         models="\n\n".join(_section(_material(model)) for model in EDGE_MODELS),
         center=_center(_material(EDGE_MODELS[-1]).report),
     )
-    Path(__file__).with_name("ESCALATION.md").write_text(text, encoding="utf-8")
-    print(text)
 
 
 def learned(records: Sequence[Record], alpha: float) -> Calibration:
