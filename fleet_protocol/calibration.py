@@ -1,11 +1,11 @@
 """When to trust a device's own answer: temperature and threshold from decisions whose truth is known.
 
 Learn-then-Test (Angelopoulos et al., 2021) with fixed-sequence testing. From one split of the
-scenarios come the temperature, which makes confidences honest, and a sequence of thresholds from
-strict to lax. On the other split each threshold is tested in turn: "more than ``alpha`` of the
-answers kept above it are wrong" is rejected by an exact binomial tail of at most ``delta``; the last
-threshold before the first that is not rejected is the result. With probability at least
-1 - ``delta`` over the calibration split, at most ``alpha`` of what is kept is then wrong.
+scenarios come the temperature, which makes confidences honest, and a sequence of thresholds, from
+the most promising one to ever laxer ones. On the other split each is tested in turn: "more than
+``alpha`` of the answers kept above it are wrong" is rejected by an exact binomial tail of at most
+``delta``; the last threshold before the first that is not rejected is the result. With probability
+at least 1 - ``delta`` over the calibration split, at most ``alpha`` of what is kept is then wrong.
 
 What the guarantee rests on, and what voids it:
 
@@ -36,8 +36,6 @@ _FITTING_QUARTER: Final = 64
 """Of 256 equally likely first bytes: a quarter of the scenarios fit, the rest calibrate."""
 _STEPS: Final = 20
 """Thresholds in the sequence. A finer one stops earlier, by more chances to stop."""
-_HEADROOM: Final = 2
-"""How many times the least number that can be rejected at all the strictest threshold is to keep."""
 _DIGITS: Final = 4
 """Decimals of a threshold. It is tested as rounded, so that what is written is what was tested."""
 _EDGE: Final = 1e-6
@@ -123,7 +121,7 @@ def calibrate(decisions: Sequence[Decision], alpha: float, delta: float) -> Cali
             ).format(count=len(decisions))
         )
     temperature = fit_temperature(fitting)
-    thresholds = _sequence(_tempered(fitting, temperature), len(testing), alpha, delta)
+    thresholds = _sequence(_tempered(fitting, temperature), len(testing), alpha)
     answers = _tempered(testing, temperature)
     tests = (_test(answers, threshold) for threshold in thresholds)
     passed = list(takewhile(lambda test: binomial_tail(test.wrong, test.kept, alpha) <= delta, tests))
@@ -197,20 +195,27 @@ def _test(answers: Iterable[_Answer], threshold: float) -> _Test:
     return _Test(threshold, len(kept), kept.count(False))
 
 
-def _sequence(fitting: Sequence[_Answer], testing: int, alpha: float, delta: float) -> list[float]:
+def _sequence(fitting: Sequence[_Answer], testing: int, alpha: float) -> list[float]:
     """Thresholds from strict to lax, known before calibration is looked at.
 
-    Each lies halfway between two confidences of the split for fitting: those of an int8 model come in
-    steps, and a threshold on one of them would be decided by rounding.
+    The first is the one that the split for fitting makes the most of: at the strictest so little is
+    kept that nothing can be rejected, and the surest answers of a model need not be its best. Each lies
+    halfway between two confidences seen there: those of an int8 model come in steps, and a threshold
+    on one of them would be decided by rounding.
     """
     ranked = sorted((answer.confidence for answer in fitting), reverse=True)
     steps = sorted(set(ranked))
     below = [0.0, *(sum(pair) / 2 for pair in pairwise(steps))]
-    least = _HEADROOM * math.log(delta) / math.log1p(-alpha)
-    shares = [step / _STEPS for step in range(1, _STEPS + 1) if step / _STEPS * testing >= least] or [1.0]
-    wanted = [ranked[math.ceil(share * len(ranked)) - 1] for share in shares]
-    placed = {round(below[bisect_left(steps, each)], _DIGITS) for each in wanted}
-    return sorted(placed, reverse=True)
+    wanted = [ranked[math.ceil(share / _STEPS * len(ranked)) - 1] for share in range(1, _STEPS + 1)]
+    placed = sorted({round(below[bisect_left(steps, each)], _DIGITS) for each in wanted}, reverse=True)
+    scale = testing / len(fitting)
+    promises = [_promise(_test(fitting, threshold), scale, alpha) for threshold in placed]
+    return placed[promises.index(min(promises)) :]
+
+
+def _promise(seen: _Test, scale: float, alpha: float) -> float:
+    """The tail that is to be expected on a split ``scale`` times as large as the one that gave ``seen``."""
+    return binomial_tail(round(seen.wrong * scale), round(seen.kept * scale), alpha)
 
 
 def _decision(row: dict[str, str | None], line: int) -> Decision:
