@@ -36,11 +36,11 @@ class ZoneNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped where th
 
     def forward(self, readings: Tensor, mask: Tensor) -> Tensor:
         """Probabilities of a leak in each district, in the order of the gateways, and of none at all."""
-        return torch.softmax(self.logits(readings, mask), dim=-1)
+        return torch.softmax(self.logits(features(readings, mask)), dim=-1)
 
-    def logits(self, readings: Tensor, mask: Tensor) -> Tensor:
-        """The same before the softmax, for the loss."""
-        own = self.encode(features(readings, mask))
+    def logits(self, given: Tensor) -> Tensor:
+        """The same before the softmax, from :func:`features`, which have nothing to be fitted."""
+        own = self.encode(given)
         seen = own
         for layer in self.look:
             seen = layer(seen)
