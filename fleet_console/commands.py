@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from fleet_console import enrolling, keys, opening, publishing, rollouts, tables
+from fleet_console import calibrating, enrolling, keys, opening, publishing, rollouts, tables
 from fleet_console.durations import seconds
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.options import AsJson, Data, TokenFile, Url, show
@@ -39,6 +39,7 @@ app.command("unassign", help=_("Let one device be given nothing of a name any mo
 app.add_typer(rollouts.group_app, name="group")
 app.add_typer(rollouts.rollout_app, name="rollout")
 opening.register(app)
+app.add_typer(calibrating.app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The device's id."))]
 

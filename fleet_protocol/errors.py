@@ -8,7 +8,8 @@
     ├── ManifestError   an artifact manifest that cannot be used
     ├── PolicyError     a policy that does not parse or does not type-check
     ├── TargetError     signed metadata whose description of an artifact cannot be used
-    └── CentralError    a central model's manifest or answer that cannot be used
+    ├── CentralError    a central model's manifest or answer that cannot be used
+    └── CalibrationError  records of decisions that no threshold can be calibrated on
 """
 
 
@@ -38,3 +39,7 @@ class TargetError(ProtocolError):
 
 class CentralError(ProtocolError):
     """A central model's manifest that does not parse or contradicts itself, or an answer that is none."""
+
+
+class CalibrationError(ProtocolError):
+    """Records of decisions that do not parse, or that no threshold can be calibrated on."""

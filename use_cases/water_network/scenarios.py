@@ -52,6 +52,8 @@ _FIRST_SEED: Final = {Split.TRAINING: 100_000, Split.HELD_OUT: 700_000}
 _ROUNDS: Final = {Split.TRAINING: 4, Split.HELD_OUT: 2}
 """Leaks of every size class at every junction."""
 _QUIET: Final = {Split.TRAINING: 27, Split.HELD_OUT: 10}
+_SHORT_QUIET: Final = 240
+_SHORT_DAYS: Final = HISTORY_DAYS + SEARCH_DAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,12 @@ def quiet_cases(split: Split) -> Iterator[Case]:
     first = _FIRST_SEED[split] + 50_000
     for seed in range(first, first + _QUIET[split]):
         yield Case(Scenario(seed, _QUIET_DAYS))
+
+
+def short_quiet_cases() -> list[Case]:
+    """Short scenarios of training without a leak: to all gateways at once, a long one shows few demands."""
+    first = _FIRST_SEED[Split.TRAINING] + 500_000
+    return [Case(Scenario(seed, _SHORT_DAYS)) for seed in range(first, first + _SHORT_QUIET)]
 
 
 def tuning_cases() -> list[Case]:

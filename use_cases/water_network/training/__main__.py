@@ -1,16 +1,23 @@
-"""Make the models again: ``python -m use_cases.water_network.training [leak] [flow]``."""
+"""Make the models again: ``python -m use_cases.water_network.training [leak] [leak_2] [central] [flow]``."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
-from use_cases.water_network.training import flow, leak
+from use_cases.water_network.training import central, flow, leak
 
-_MODELS = {"leak": leak.make, "flow": flow.make}
+_MODELS: dict[str, Callable[[], None]] = {
+    "leak": partial(leak.make, leak.FIRST),
+    "leak_2": partial(leak.make, leak.SECOND),
+    "central": central.make,
+    "flow": flow.make,
+}
 
 
 def main() -> None:
-    """Make the models that are named, or both."""
+    """Make the models that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m use_cases.water_network.training", description=__doc__)
-    parser.add_argument("models", nargs="*", choices=[[], *_MODELS], help="leak, flow; both if none is named")
+    parser.add_argument("models", nargs="*", choices=[[], *_MODELS], help="all if none is named")
     for name in parser.parse_args().models or _MODELS:
         _MODELS[name]()
 
