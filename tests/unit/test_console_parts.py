@@ -1,7 +1,11 @@
 """The console's pure parts: filter, plots, freshness, marks, registry, and texts about a device."""
 
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -34,6 +38,7 @@ from fleet_protocol.messages import Quality, Severity
 from fleet_protocol.targets import Refusal
 from fleet_protocol.update_states import UpdateState
 from tests.support.console import DEVICES, MINUTE, NOW, PAGE, StillClock, health
+from tests.support.fleet_server import fleet
 
 FLEET, SITE = frozenset({Ability.FLEET}), frozenset({Ability.ON_SITE})
 
@@ -262,3 +267,27 @@ class TestTextsOfADevice:
     def test_a_value_that_is_none(self) -> None:
         value = Value(metric="m", unit="", value=None, quality=Quality.BAD, time_ms=0)
         assert looks.number(value) == "—"
+
+
+@pytest.mark.parametrize(
+    ("words", "word", "offered"),
+    [("fleet cons", 1, "console"), ("fleet console --lo", 2, "--local"), ("fleet device ", 2, "list")],
+)
+def test_the_shell_completes_the_command(words: str, word: int, offered: str) -> None:
+    """What ``fleet --install-completion`` puts into the shell asks exactly this."""
+    asked = {"_FLEET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(word)}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("fleet")],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert offered in done.stdout.split()
+
+
+def test_one_source_is_asked_for() -> None:
+    for options in ([], ["--local", "/x/agent.sock", "--data", "/x"]):
+        done = fleet("console", *options)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "give" in done.stderr.lower()
