@@ -58,7 +58,7 @@ class Link(Protocol):
 class Updates(Protocol):
     """The part of the agent that applies updates."""
 
-    async def apply(self, path: Path) -> None:
+    async def apply(self, path: Path) -> object:
         """Apply the bundle in a file; raises a family of AgentError that says why not."""
 
 
