@@ -1,6 +1,6 @@
 """A table that is filled again and again without losing the place of whoever reads it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +11,8 @@ from textual.widgets import DataTable
 from fleet_console import looks
 
 Row = Sequence[Text]
+Rows = Mapping[str, Callable[[], Row]]
+"""Rows by their keys, in order; each is made when it is to be drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +36,27 @@ class Grid(DataTable[Text]):
         super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
         self._columns_now: tuple[Column, ...] = ()
         self._shown: dict[str, Row] = {}
+        self._wanted: str | None = None
 
     def lay_out(self, columns: Sequence[Column]) -> None:
         """Have these columns from now on."""
         if tuple(columns) == self._columns_now:
             return
         self._columns_now = tuple(columns)
-        shown, chosen = self._shown, self.chosen
-        self._shown = {}
+        chosen, self._shown = self.chosen, {}
         self.clear(columns=True)
         for number, column in enumerate(columns):
             title = Text(column.title, looks.QUIET, justify="right" if column.right else "left")
             self.add_column(title, width=column.width, key=str(number))
-        if shown and all(len(row) == len(columns) for row in shown.values()):
-            self.fill(shown)
-            self.choose(chosen)
+        self._wanted = chosen
 
-    def fill(self, rows: Mapping[str, Row]) -> None:
-        """Show ``rows`` in this order; only what has changed is drawn."""
-        rows = {key: [self._fit(*cell) for cell in zip(row, self._columns_now, strict=True)]
-                for key, row in rows.items()}  # fmt: skip
+    def fill(self, rows: Rows) -> None:
+        """Show ``rows``; where they are the same ones, only what is in sight is made and drawn anew."""
         if list(rows) == list(self._shown):
             self._update(rows)
         else:
             self._replace(rows)
-        self._shown = dict(rows)
+        self._wanted = None
 
     @property
     def chosen(self) -> str | None:
@@ -71,20 +69,26 @@ class Grid(DataTable[Text]):
         if key in self._shown:
             self.move_cursor(row=list(self._shown).index(key), animate=False)
 
-    def _update(self, rows: Mapping[str, Row]) -> None:
-        for key, row in rows.items():
+    def _update(self, rows: Rows) -> None:
+        first = max(0, int(self.scroll_y))
+        for key in list(rows)[first : first + self.size.height]:
+            row = self._fitted(rows[key]())
             for number, (before, cell) in enumerate(zip(self._shown[key], row, strict=True)):
                 if (before.plain, before.style, before.spans) != (cell.plain, cell.style, cell.spans):
                     self.update_cell(key, str(number), cell)
+            self._shown[key] = row
 
-    def _replace(self, rows: Mapping[str, Row]) -> None:
-        chosen, place = self.chosen, self.scroll_offset
+    def _replace(self, rows: Rows) -> None:
+        chosen, place = self._wanted or self.chosen, self.scroll_offset
         self.clear()
-        for key, row in rows.items():
+        self._shown = {key: self._fitted(make()) for key, make in rows.items()}
+        for key, row in self._shown.items():
             self.add_row(*row, key=key)
-        self._shown = dict(rows)
         self.choose(chosen)
         self.scroll_to(place.x, place.y, animate=False)
+
+    def _fitted(self, row: Row) -> Row:
+        return [self._fit(*cell) for cell in zip(row, self._columns_now, strict=True)]
 
     @staticmethod
     def _fit(cell: Text, column: Column) -> Text:

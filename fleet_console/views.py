@@ -7,7 +7,7 @@ the source's clock.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -334,13 +334,18 @@ def read(content: Any, shape: type[T]) -> T:
 
 
 def health_in_words(reports: Iterable[Mapping[str, Any]]) -> tuple[Health, ...]:
-    """What a device reports as raised, with the catalog's words, the most severe first."""
-    raised = {str(each["code"]): each for each in reports}
-    found = [_in_words(code, each, raised.keys()) for code, each in raised.items()]
+    """What a device reports as raised, with the catalog's words, the most severe first.
+
+    A code that is raised for several subjects is told once, with what is said of each.
+    """
+    raised: dict[str, list[Mapping[str, Any]]] = {}
+    for each in reports:
+        raised.setdefault(str(each["code"]), []).append(each)
+    found = [_in_words(code, same, raised.keys()) for code, same in raised.items()]
     return tuple(sorted(found, key=lambda each: (-each.level, each.code)))
 
 
-def _in_words(code: str, report: Mapping[str, Any], raised: Iterable[str]) -> Health:
+def _in_words(code: str, reports: Sequence[Mapping[str, Any]], raised: Iterable[str]) -> Health:
     known = CATALOG.get(code)
     return Health(
         code=code,
@@ -348,8 +353,8 @@ def _in_words(code: str, report: Mapping[str, Any], raised: Iterable[str]) -> He
         title=known.title if known else code,
         meaning=known.meaning if known else _("This code is not known here."),
         next_step=known.next_step if known else _("Update the console: the device's agent is newer."),
-        since_ms=int(report["since_wall_ms"]),
-        detail=str(report.get("detail", "")),
+        since_ms=min(int(each["since_wall_ms"]) for each in reports),
+        detail="\n".join(str(each["detail"]) for each in reports if each.get("detail")),
         explained_by=tuple(sorted(set(known.depends_on).intersection(raised))) if known else (),
     )
 

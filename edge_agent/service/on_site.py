@@ -16,7 +16,6 @@ from edge_agent.clock import Clock
 from edge_agent.config import Config
 from edge_agent.errors import BadParameter, LocalError, NotAvailable
 from edge_agent.sensors.base import Sample
-from edge_agent.service import bundle
 from edge_agent.service.local_api import LocalApi, Method, text_of
 from edge_agent.service.log_tail import LogTail
 from edge_agent.service.recent import Recent
@@ -174,6 +173,8 @@ class OnSite:
         return {"items": msgspec.to_builtins(report.updates), "now_ms": report.wall_ms}
 
     async def _bundle(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        from edge_agent.service import bundle  # what it needs is loaded by who asks for one
+
         path = _absolute(params)
         source = bundle.Source(
             config=self._parts.config, status=await self.status(), log=self._parts.log.text

@@ -32,6 +32,9 @@ REFRESH_S: Final = 2.0
 PATIENCE: Final = 4.0
 """A look that took long is followed by a pause of so many times its length: the source is busy."""
 
+REST: Final = 10.0
+"""After a drawing, growing ages wait so many times its length: a large fleet must not keep a laptop busy."""
+
 WIDE: Final = 120
 """Columns from which a screen has room for two."""
 
@@ -63,6 +66,7 @@ class Watching(Screen[None], Generic[T]):
         self.last: Look[T] | None = None
         self.failure: Failure | None = None
         self._due_s = 0.0
+        self._rest_until_s = 0.0
         self._looking = False
 
     async def look_at(self) -> Seen[T]:
@@ -118,7 +122,8 @@ class Watching(Screen[None], Generic[T]):
         if not self._looking and self.app.clock.monotonic_s() >= self._due_s:
             self._looking = True
             self.run_worker(self._look(), group="look", name=f"look {self.SCOPE}")
-        self.draw()
+        if self.app.clock.monotonic_s() >= self._rest_until_s:
+            self.draw()
 
     def action_refresh(self) -> None:
         """Look now."""
@@ -163,6 +168,8 @@ class Watching(Screen[None], Generic[T]):
         self.query_one(KeyBar).tell(actions.of(self.SCOPE, self.app.source.abilities))
         if self.last is not None:
             self.show(self.last, now_s)
+        ended_s = self.app.clock.monotonic_s()
+        self._rest_until_s = ended_s + REST * (ended_s - now_s)
 
     @property
     def _is_absent(self) -> bool:

@@ -4,6 +4,7 @@ A wide terminal shows everything at once; a narrow one a part at a time, and tab
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -91,7 +92,7 @@ class DeviceScreen(Watching[DevicePage]):
         self.query_one("#agent", Static).update(device_texts.agent(page, age))
         grid = self.query_one(Grid)
         grid.lay_out(self._columns())
-        grid.fill({each.metric: self._row(each, age(each.time_ms)) for each in page.values})
+        grid.fill({each.metric: partial(self._row, each, age(each.time_ms)) for each in page.values})
         self._draw_curve(page.values)
 
     def action_part(self, step: int) -> None:
@@ -145,7 +146,7 @@ class DeviceScreen(Watching[DevicePage]):
             title = f" {_(_PARTS[name])} {badge} " if badge else f" {_(_PARTS[name])} "
             line.append(title, f"bold {looks.GROUND} on {looks.SAND}" if name == self._part else looks.QUIET)
             line.append(" ")
-        return line.append(_(" tab"), looks.LINE)
+        return line.append(_(" tab"), looks.QUIET)
 
     def _columns(self) -> Sequence[Column]:
         room = self._room()

@@ -1,6 +1,7 @@
 """Every device in one table: whether it is there, when it was heard, and what ails it most."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
@@ -10,7 +11,7 @@ from textual.binding import BindingType
 from fleet_console import actions, looks
 from fleet_console.freshness import Look
 from fleet_console.grid import Column, Grid, Row
-from fleet_console.screens.filtered import Filtered
+from fleet_console.screens.filtered import Entry, Filtered
 from fleet_console.views import STATES, Device, Seen
 from fleet_protocol.texts import _, mark
 
@@ -62,14 +63,11 @@ class DevicesScreen(Filtered[Devices]):
         used = sum(column.width + 2 for column in fixed)
         return [*fixed, Column("", max(8, rest - used))]
 
-    def rows(self, look: Look[Devices], now_s: float) -> Mapping[str, Row]:
+    def entries(self, look: Look[Devices], now_s: float) -> Iterator[Entry]:
         """In the order that was chosen."""
-        ordered = sorted(look.seen.content, key=lambda device: (_ORDERS[self._order][1](device), device.id))
-        return {device.id: self._row(device, look, now_s) for device in ordered}
-
-    def line(self, row: Row) -> str:
-        """Everything but when it was heard."""
-        return super().line([*row[:2], *row[3:]])
+        rank = _ORDERS[self._order][1]
+        for device in sorted(look.seen.content, key=lambda device: (rank(device), device.id)):
+            yield Entry(device.id, _line(device), partial(self._row, device, look, now_s))
 
     def action_sort(self) -> None:
         """By the next column."""
@@ -86,9 +84,6 @@ class DevicesScreen(Filtered[Devices]):
 
     def _row(self, device: Device, look: Look[Devices], now_s: float) -> Row:
         worst = device.worst
-        what = "" if worst is None else worst.title
-        if len(device.health) > 1:
-            what = _("{what} +{more}").format(what=what, more=len(device.health) - 1)
         wide = [Text(device.profile, looks.QUIET), Text(device.site or "—", looks.QUIET)]
         return [
             Text(device.id),
@@ -96,5 +91,19 @@ class DevicesScreen(Filtered[Devices]):
             Text(look.age(device.heard_ms, now_s), looks.QUIET),
             *(wide if self.is_wide else []),
             looks.severity(worst.level if worst else None).text(),
-            Text(what, looks.QUIET),
+            Text(_what(device), looks.QUIET),
         ]
+
+
+def _what(device: Device) -> str:
+    """What ails it most, and how much more."""
+    what = device.worst.title if device.worst else ""
+    if len(device.health) > 1:
+        what = _("{what} +{more}").format(what=what, more=len(device.health) - 1)
+    return what
+
+
+def _line(device: Device) -> str:
+    worst = looks.severity(device.worst.level if device.worst else None)
+    words = (device.id, looks.state(device.state).word, device.profile, device.site or "", worst.word)
+    return " ".join((*words, _what(device), *(each.code for each in device.health)))

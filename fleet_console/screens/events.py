@@ -1,6 +1,7 @@
 """What policies and agents raised, the newest first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -11,7 +12,7 @@ from fleet_console import actions, looks
 from fleet_console.freshness import Look
 from fleet_console.grid import Column, Grid, Row
 from fleet_console.screens.dialogs import Told
-from fleet_console.screens.filtered import Filtered
+from fleet_console.screens.filtered import Entry, Filtered
 from fleet_console.source import Ability
 from fleet_console.views import Event, Seen
 from fleet_protocol.texts import _
@@ -52,16 +53,12 @@ class EventsScreen(Filtered[Events]):
         used = sum(column.width + 2 for column in fixed)
         return [*fixed, Column(_("TEXT"), max(10, self.size.width - 4 - used))]
 
-    def rows(self, look: Look[Events], now_s: float) -> Mapping[str, Row]:
+    def entries(self, look: Look[Events], now_s: float) -> Iterator[Entry]:
         """In the order of happening; two of one moment keep apart by their place."""
-        return {
-            f"{event.device}/{event.time_ms}/{event.name}/{number}": self._row(event, look, now_s)
-            for number, event in _numbered(look.seen.content)
-        }
-
-    def line(self, row: Row) -> str:
-        """Everything but the age."""
-        return super().line(row[1:])
+        for number, event in _numbered(look.seen.content):
+            key = f"{event.device}/{event.time_ms}/{event.name}/{number}"
+            line = f"{looks.severity(event.level).word} {event.device} {event.name} {event.text}"
+            yield Entry(key, line, partial(self._row, event, look, now_s))
 
     @property
     def _has_fleet(self) -> bool:
@@ -81,7 +78,7 @@ class EventsScreen(Filtered[Events]):
         if self.last is None:
             return
         now_s = self.app.clock.monotonic_s()
-        keys = list(self.rows(self.last, now_s))
+        keys = [entry.key for entry in self.entries(self.last, now_s)]
         if event.row_key.value in keys:
             chosen = self.last.seen.content[keys.index(event.row_key.value)]
             self.app.push_screen(Told(chosen.name, _figures(chosen, self.last.age(chosen.time_ms, now_s))))

@@ -1,7 +1,7 @@
 """A screen whose rows can be filtered: ``/`` opens a line that narrows them as it is typed."""
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from rich.text import Text
 from textual import on
@@ -17,6 +17,17 @@ from fleet_protocol.texts import _
 T = TypeVar("T")
 
 
+class Entry(NamedTuple):
+    """One row: its key, the line that the filter is held against, and how it is made.
+
+    The line has no ages: they change, and a filter must not.
+    """
+
+    key: str
+    line: str
+    make: Callable[[], Row]
+
+
 class Filtered(Watching[T]):
     """Rows under a filter; a subclass says which."""
 
@@ -24,13 +35,9 @@ class Filtered(Watching[T]):
         """The columns, as many as there is room for."""
         raise NotImplementedError
 
-    def rows(self, look: Look[T], now_s: float) -> Mapping[str, Row]:
-        """Every row by its key, in order."""
+    def entries(self, look: Look[T], now_s: float) -> Iterable[Entry]:
+        """Every row, in order."""
         raise NotImplementedError
-
-    def line(self, row: Row) -> str:
-        """What of a row the filter is held against: every column but ages, which change."""
-        return " ".join(cell.plain for cell in row)
 
     @property
     def nothing(self) -> str:
@@ -56,15 +63,15 @@ class Filtered(Watching[T]):
         """The rows that pass."""
         grid = self.query_one(Grid)
         grid.lay_out(self.columns())
-        rows = self.rows(look, now_s)
         text = self.query_one("#filter", Input).value
         passes = filters.compiled(text)
-        shown = {key: row for key, row in rows.items() if passes(self.line(row))}
+        entries = list(self.entries(look, now_s))
+        shown = {entry.key: entry.make for entry in entries if passes(entry.line)}
         grid.fill(shown)
         nothing = self.query_one("#nothing", Static)
-        nothing.display = not rows
+        nothing.display = not entries
         nothing.update(Text(self.nothing, looks.QUIET))
-        self.query_one("#tally", Static).update(self._tally(len(shown), len(rows), text))
+        self.query_one("#tally", Static).update(self._tally(len(shown), len(entries), text))
 
     def action_filter(self) -> None:
         """Type a filter."""

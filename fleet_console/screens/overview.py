@@ -1,6 +1,7 @@
 """The fleet at a glance: how many are there, what comes in, how the server is, what ails most."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -12,10 +13,10 @@ from textual.widgets import Static
 
 from fleet_console import actions, looks, plots
 from fleet_console.freshness import Look
-from fleet_console.grid import Column, Grid
+from fleet_console.grid import Column, Grid, Row
 from fleet_console.screens.base import Watching
 from fleet_console.screens.rollouts import progress
-from fleet_console.views import STATES, Flow, Health, Overview, Rollout, Seen
+from fleet_console.views import STATES, Device, Flow, Health, Overview, Rollout, Seen
 from fleet_protocol.texts import _
 
 _ROLLOUTS: Final = 3
@@ -74,13 +75,7 @@ class OverviewScreen(Watching[Overview]):
         grid.lay_out(self._columns())
         grid.fill(
             {
-                f"{device.id}/{health.code}": [
-                    looks.severity(health.level).text(),
-                    Text(device.id),
-                    Text(health.title),
-                    Text(look.age(health.since_ms, now_s), looks.QUIET),
-                    *([Text(health.next_step, looks.QUIET)] if self.is_wide else []),
-                ]
+                f"{device.id}/{health.code}": partial(self._row, device, health, look, now_s)
                 for device, health in ailing
             }
         )
@@ -93,6 +88,15 @@ class OverviewScreen(Watching[Overview]):
     def _open(self, event: Grid.RowSelected) -> None:
         if event.row_key.value is not None:
             self.app.open_device(event.row_key.value.split("/")[0])
+
+    def _row(self, device: Device, health: Health, look: Look[Overview], now_s: float) -> Row:
+        return [
+            looks.severity(health.level).text(),
+            Text(device.id),
+            Text(health.title),
+            Text(look.age(health.since_ms, now_s), looks.QUIET),
+            *([Text(health.next_step, looks.QUIET)] if self.is_wide else []),
+        ]
 
     def _columns(self) -> Sequence[Column]:
         fixed = [Column(_("SEVERITY"), 11), Column(_("DEVICE"), 20)]

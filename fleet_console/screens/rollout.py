@@ -1,6 +1,7 @@
 """One rollout: how far it is, wave by wave, and where each device stands and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -12,7 +13,7 @@ from textual.widgets import Static
 from fleet_console import actions, looks
 from fleet_console.errors import ConsoleError
 from fleet_console.freshness import Look
-from fleet_console.grid import Column, Grid, Row
+from fleet_console.grid import Column, Grid, Row, Rows
 from fleet_console.screens.base import Watching
 from fleet_console.screens.dialogs import Confirm
 from fleet_console.screens.rollouts import progress
@@ -119,16 +120,15 @@ class RolloutScreen(Watching[RolloutPage]):
         used = sum(column.width + 2 for column in fixed)
         return [*fixed, Column(_("WHAT IT SAYS"), max(10, self.size.width - 4 - used))]
 
-    def _rows(self, look: Look[RolloutPage], now_s: float) -> Mapping[str, Row]:
+    def _rows(self, look: Look[RolloutPage], now_s: float) -> Rows:
         page = look.seen.content
-        rows: dict[str, Row] = {}
+        rows: dict[str, Callable[[], Row]] = {}
         for wave in page.waves:
-            rows[f"{_WAVE}{wave.number}"] = _wave(wave, look, now_s)
-            rows |= {each.id: _member(each, look, now_s) for each in wave.devices}
+            rows[f"{_WAVE}{wave.number}"] = partial(_wave, wave, look, now_s)
+            rows |= {each.id: partial(_member, each, look, now_s) for each in wave.devices}
         if page.left_out:
-            title = Text(_("left out"), f"bold {looks.QUIET}")
-            rows[f"{_WAVE}left-out"] = [title, Text(), Text(), Text(_("does not fit"), looks.QUIET)]
-            rows |= {each.id: _member(each, look, now_s) for each in page.left_out}
+            rows[f"{_WAVE}left-out"] = _left_out
+            rows |= {each.id: partial(_member, each, look, now_s) for each in page.left_out}
         return rows
 
 
@@ -156,6 +156,11 @@ def _wave(wave: Wave, look: Look[RolloutPage], now_s: float) -> Row:
         Text(look.age(wave.started_ms, now_s), looks.QUIET),
         Text(told, looks.QUIET),
     ]
+
+
+def _left_out() -> Row:
+    title = Text(_("left out"), f"bold {looks.QUIET}")
+    return [title, Text(), Text(), Text(_("does not fit"), looks.QUIET)]
 
 
 def _member(member: Member, look: Look[RolloutPage], now_s: float) -> Row:

@@ -1,6 +1,7 @@
 """The moves of the fleet, the newest first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -10,7 +11,7 @@ from textual.binding import BindingType
 from fleet_console import actions, looks
 from fleet_console.freshness import Look
 from fleet_console.grid import Column, Grid, Row
-from fleet_console.screens.filtered import Filtered
+from fleet_console.screens.filtered import Entry, Filtered
 from fleet_console.views import Rollout, Seen
 from fleet_protocol.texts import _
 
@@ -52,13 +53,11 @@ class RolloutsScreen(Filtered[Rollouts]):
         left = self.size.width - 4 - used
         return [*fixed, Column(_("REASON"), left)] if self.is_wide else fixed
 
-    def rows(self, look: Look[Rollouts], now_s: float) -> Mapping[str, Row]:
+    def entries(self, look: Look[Rollouts], now_s: float) -> Iterator[Entry]:
         """As the server orders them."""
-        return {rollout.id: self._row(rollout, look, now_s) for rollout in look.seen.content}
-
-    def line(self, row: Row) -> str:
-        """Everything but the age."""
-        return super().line(row[1:])
+        for rollout in look.seen.content:
+            words = (looks.rollout(rollout.state).word, rollout.target, rollout.group, rollout.reason)
+            yield Entry(rollout.id, " ".join(words), partial(self._row, rollout, look, now_s))
 
     def _row(self, rollout: Rollout, look: Look[Rollouts], now_s: float) -> Row:
         return [

@@ -72,7 +72,7 @@ def _outlive(server: ServerProcess, screen: Terminal) -> None:
     assert server.process is not None
     server.children()
     server.process.send_signal(signal.SIGKILL)
-    server.process.wait(10)
+    server.complaint()
     server.end()
     text = screen.shows("▲ No answer. What is shown is of", "s old")
     assert "l/s" in text

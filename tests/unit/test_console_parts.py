@@ -1,17 +1,26 @@
 """The console's pure parts: filter, plots, freshness, marks, registry, and texts about a device."""
 
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
+from textual.app import App, ComposeResult
 
 from fleet_console import actions, filters, looks, plots
 from fleet_console.actions import ACTIONS, EVERYWHERE
 from fleet_console.errors import ConsoleError, Unreachable
 from fleet_console.freshness import Failure, Look, banner
+from fleet_console.grid import Column, Grid
 from fleet_console.screens import device_texts
 from fleet_console.screens.help import keys_in_words
 from fleet_console.source import Ability
@@ -33,7 +42,8 @@ from fleet_protocol.health import CATALOG
 from fleet_protocol.messages import Quality, Severity
 from fleet_protocol.targets import Refusal
 from fleet_protocol.update_states import UpdateState
-from tests.support.console import DEVICES, MINUTE, NOW, PAGE, StillClock, health
+from tests.support.console import DEVICES, MINUTE, NOW, PAGE, StillClock, driven, health
+from tests.support.fleet_server import fleet
 
 FLEET, SITE = frozenset({Ability.FLEET}), frozenset({Ability.ON_SITE})
 
@@ -201,11 +211,13 @@ class TestViews:
             [
                 {"code": "link.down", "since_wall_ms": 1},
                 {"code": "spool.dropping", "since_wall_ms": 2, "detail": "quota"},
-                {"code": "no.such", "since_wall_ms": 3},
+                {"code": "no.such", "since_wall_ms": 3, "detail": "one"},
+                {"code": "no.such", "since_wall_ms": 1, "detail": "other"},
             ]
         )
         assert [each.code for each in found] == ["spool.dropping", "link.down", "no.such"]
         assert found[0].explained_by == ("link.down",)
+        assert (found[2].since_ms, found[2].detail) == (1, "one\nother")
         assert found[2].next_step.startswith("Update the console")
 
     def test_what_ails_most(self) -> None:
@@ -262,3 +274,55 @@ class TestTextsOfADevice:
     def test_a_value_that_is_none(self) -> None:
         value = Value(metric="m", unit="", value=None, quality=Quality.BAD, time_ms=0)
         assert looks.number(value) == "—"
+
+
+@pytest.mark.parametrize(
+    ("words", "word", "offered"),
+    [("fleet cons", 1, "console"), ("fleet console --lo", 2, "--local"), ("fleet device ", 2, "list")],
+)
+def test_the_shell_completes_the_command(words: str, word: int, offered: str) -> None:
+    """What ``fleet --install-completion`` puts into the shell asks exactly this."""
+    asked = {"_FLEET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(word)}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("fleet")],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert offered in done.stdout.split()
+
+
+def test_one_source_is_asked_for() -> None:
+    for options in ([], ["--local", "/x/agent.sock", "--data", "/x"]):
+        done = fleet("console", *options)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "give" in done.stderr.lower()
+
+
+@driven
+async def test_the_cursor_stays_with_its_row() -> None:
+    """Whatever comes, goes, or is laid out anew."""
+
+    def made(*names: str) -> dict[str, Callable[[], list[Text]]]:
+        return {name: partial(lambda text: [Text(text)], name) for name in names}
+
+    class Shown(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Grid()
+
+    async with Shown().run_test(size=(40, 10)) as pilot:
+        grid = pilot.app.query_one(Grid)
+        grid.lay_out([Column("A", 10)])
+        grid.fill(made("a", "b", "c"))
+        grid.choose("b")
+        grid.fill(made("x", "a", "b", "c"))
+        assert grid.chosen == "b"
+        grid.lay_out([Column("A", 5)])
+        grid.fill(made("x", "a", "b", "a longer name"))
+        assert grid.chosen == "b"
+        assert grid.get_row("a longer name")[0].plain == "a lo…"
+        grid.fill(made("x"))
+        assert grid.chosen == "x"
+        grid.fill({})
+        assert grid.chosen is None
