@@ -49,6 +49,11 @@ class Child:
         """Whether it runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended the last time; None while it runs, and before."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> None:
         """Start it, appending what it says to its log."""
         with self.log.open("ab") as log:

@@ -8,6 +8,7 @@ device comes back with one of the two. What is begun too often without an end is
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -120,6 +121,9 @@ class Executor:
         """``target`` must not be accepted. Told once, not with every look."""
         entry = self.journal.entry(target.key)
         if entry is not None and entry.target == target and entry.is_over:
+            if entry.state is _S.ROLLED_BACK and entry.refusal is None:
+                self._tell(replace(entry, refusal=refusal))
+                return
             again = entry.refusal is refusal or refusal is Refusal.FAILED_HERE
             if again and entry.state in {_S.FAILED, _S.ROLLED_BACK}:
                 return
@@ -127,8 +131,12 @@ class Executor:
             self._enter(target, _S.FAILED, refusal=refusal, detail=as_line(detail))
 
     def settle(self, ordered: Iterable[tuple[Kind, str, str]]) -> list[Entry]:
-        """Drop what was refused, failed or begun and is not ordered any more; what was dropped."""
+        """Drop what was refused, failed or begun and is not ordered any more; what was dropped.
+
+        What was rolled back stays, without the refusal to try it again.
+        """
         wanted = set(ordered)
+        self._forgive(wanted)
         dropped = [
             entry
             for entry in self.journal.entries
@@ -139,6 +147,12 @@ class Executor:
             kept = tuple(entry for entry in self.journal.entries if entry not in dropped)
             self._write(replace(self.journal, entries=kept))
         return dropped
+
+    def _forgive(self, wanted: AbstractSet[tuple[Kind, str, str]]) -> None:
+        for entry in self.journal.entries:
+            is_refused = entry.state is _S.ROLLED_BACK and entry.refusal is not None
+            if is_refused and (*entry.target.key, entry.target.sha256) not in wanted:
+                self._write(self.journal.with_entry(replace(entry, refusal=None)))
 
     def looked(self, looked: Looked) -> None:
         """Write down what a look brought, if it is another than before."""

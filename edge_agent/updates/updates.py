@@ -197,6 +197,7 @@ class Updates:
         )
         for entry in heard.dropped:
             self._clear_codes(entry.target)
+        self._health.changed.set()
         self._tell_refused(heard.refused)
         if heard.unreachable:
             self._health.raise_code(UpdateUnreachable.code, heard.unreachable)

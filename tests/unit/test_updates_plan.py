@@ -313,6 +313,26 @@ def test_a_failure_keeps_its_reason_when_it_is_refused_later_as_failed_here(tmp_
     assert (entry.detail, entry.refusal) == ("golden inputs fail", None)
 
 
+def test_what_was_rolled_back_and_is_offered_again_says_that_it_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.accept(MODEL)
+    bench.runner.failing = ModelRefused("it does not open")
+    bench.advance()
+    assert bench.state(MODEL.target) is S.ROLLED_BACK
+    told: list[UpdateState] = []
+    bench.executor.told = lambda entry: told.append(entry.state)
+    for _look in range(3):
+        bench.executor.refuse(MODEL.target, Refusal.FAILED_HERE, "")
+    entry = bench.executor.journal.entry(KEY)
+    assert entry is not None
+    assert (told, entry.refusal) == ([S.ROLLED_BACK], Refusal.FAILED_HERE)
+    assert "it does not open" in entry.detail
+    bench.executor.settle([])
+    entry = bench.executor.journal.entry(KEY)
+    assert entry is not None
+    assert (entry.state, entry.refusal) == (S.ROLLED_BACK, None)
+
+
 # Configuration.
 
 
