@@ -56,6 +56,12 @@ def make_worse(folder: Path, version: str = "1.1.2", release: int = 4) -> None:
     _write(folder, msgspec.structs.replace(given, features=features), version, release)
 
 
+def make_mended(folder: Path, version: str = "1.1.3", release: int = 5) -> None:
+    """Write the worse model into ``folder`` with its manifest put right: the way out of either."""
+    shutil.copytree(_SECOND, folder)
+    _write(folder, load_manifest(_SECOND), version, release)
+
+
 def _raw(feature: Feature) -> Feature:
     if feature.kind is not FeatureKind.SEASONAL:
         return feature

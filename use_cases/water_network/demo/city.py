@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fleet_protocol.texts import _
 from hil.processes import Child
 from hil.stopping import pause
 from use_cases.water_network.demo import plan
+from use_cases.water_network.demo.devices import PACK, enroll
+from use_cases.water_network.demo.operating import Operator
 
-PACK: Final = Path(__file__).parent.parent
 READY_WITHIN_S: Final = 60.0
 """Seconds that a server has to come up on a slow machine."""
 POLL_S: Final = 0.05
@@ -32,6 +33,7 @@ class City:
     """What runs: the server with its broker, the plant, and one agent a post."""
 
     folder: Path
+    operator: Operator
     plant_port: int
     server: Child
     plant: Child
@@ -66,7 +68,7 @@ def running_city(folder: Path, seed: int, say: Say) -> Iterator[City]:
         _start(city, say)
         yield city
     finally:
-        say("Stopping every process")
+        say(_("Stopping every process"))
         _stop(city)
 
 
@@ -74,9 +76,8 @@ def _city(folder: Path, seed: int) -> City:
     logs = folder / "logs"
     logs.mkdir(parents=True)
     python = (sys.executable, "-m")
-    server = Child(
-        "server", (*python, "fleet_server", "serve", "--data", str(folder / "server")), logs / "server.log"
-    )
+    serve = (*python, "fleet_server", "serve", "--data", str(folder / "server"))
+    server = Child("server", (*serve, "--central-model", str(PACK / "central")), logs / "server.log")
     port = _free_port()
     plant_command = (*python, "use_cases.water_network.demo.plant", "--port", str(port))
     plant = Child("plant", (*plant_command, "--seed", str(seed), "--folder", str(folder)), logs / "plant.log")
@@ -88,21 +89,29 @@ def _city(folder: Path, seed: int) -> City:
         )
         for post in plan.POSTS
     }
-    return City(folder, port, server, plant, agents)
+    return City(folder, Operator(folder), port, server, plant, agents)
 
 
 def _start(city: City, say: Say) -> None:
-    say("Starting the fleet server and its broker")
+    say(_("Starting the fleet server, its broker and the central model"))
     city.server.start()
     _await(city.server, (city.folder / "server/endpoints.json").exists)
+    say(_("Holding the key ceremony"))
+    city.operator.hold_ceremony()
     for number, post in enumerate(plan.POSTS, 1):
-        say(f"Enrolling {post.device} ({number} of {len(plan.POSTS)})")
-        _enroll(city, post)
         pause()
-    say("Computing the network's hydraulics and starting the Modbus plant")
+        say(
+            _("Enrolling {device} ({number} of {count})").format(
+                device=post.device, number=number, count=len(plan.POSTS)
+            )
+        )
+        enroll(city.operator, city.folder, post, city.plant_port)
+    city.operator.save_groups()
+    pause()
+    say(_("Computing the network's hydraulics and starting the Modbus plant"))
     city.plant.start()
     _await(city.plant, (city.folder / "started.json").exists)
-    say("Starting twelve agents")
+    say(_("Starting {count} agents").format(count=len(city.agents)))
     for agent in city.agents.values():
         agent.start()
 
@@ -119,7 +128,11 @@ def _await(child: Child, ready: Callable[[], bool]) -> None:
     while not ready():
         if not child.alive or time.monotonic() > deadline:
             tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-15:])
-            raise CityError(f"{child.name} did not come up; the end of {child.log}:\n{tail}")
+            raise CityError(
+                _("{name} did not come up; the end of {log}:\n{tail}").format(
+                    name=child.name, log=child.log, tail=tail
+                )
+            )
         pause(POLL_S)
 
 
@@ -128,64 +141,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _enroll(city: City, post: plan.Post) -> None:
-    """Make the device's key and certificate through the CLI, then add sensor and model."""
-    folder = city.folder / post.device
-    command = (sys.executable, "-m", "fleet_console", "device", "add", post.device, "--profile", "simulated")
-    done = subprocess.run(
-        (*command, "--site", "net3", "--out", str(folder), "--data", str(city.folder / "server")),
-        capture_output=True,
-        text=True,
-        check=False,
-        start_new_session=True,
-    )
-    if done.returncode != 0:
-        raise CityError(
-            f"fleet device add {post.device} failed: {done.stderr.strip() or done.stdout.strip()}"
-        )
-    config = folder / "agent.toml"
-    config.write_text(_with_plant(config.read_text(), post, city.plant_port))
-
-
-def _with_plant(skeleton: str, post: plan.Post, port: int) -> str:
-    """The enrolled device's configuration with its meter and its model."""
-    interval = plan.interval_s(post)
-    meter = f"""
-[[sensors]]
-kind = "modbus"
-name = "meter"
-host = "127.0.0.1"
-port = {port}
-unit = {post.unit}
-interval_s = {interval}
-timeout_s = 3.0
-"""
-    registers = "".join(
-        _register(metric, unit, address, kind)
-        for metric, unit, address, kind in (
-            ("pressure", "m", 0, "float32"),
-            ("flow", "L/s", 2, "float32"),
-            ("served", "1", 4, "uint32"),
-        )
-    )
-    model = f"""
-[[models]]
-folder = "{PACK / "models" / post.model}"
-policy = "{PACK / "policies" / post.policy}"
-runtime = "{post.runtime}"
-isolation = "{post.isolation}"
-"""
-    top = f"time_factor = {plan.TIME_FACTOR}\n"
-    return f"{top}{skeleton}\n[spool]\nflush_interval_s = {interval}\n{meter}{registers}{model}"
-
-
-def _register(metric: str, unit: str, address: int, kind: str) -> str:
-    return f"""
-[[sensors.registers]]
-metric = "{metric}"
-unit = "{unit}"
-address = {address}
-type = "{kind}"
-"""

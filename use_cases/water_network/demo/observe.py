@@ -38,6 +38,9 @@ class CityView:
     readings_per_s: float
     pressure_history: tuple[float, ...]
     health: tuple[str, ...]
+    rollout: dict[str, Any] | None
+    escalation: dict[str, Any] | None
+    """The newest question that was answered."""
 
 
 class Observer:
@@ -71,6 +74,8 @@ class Observer:
             readings_per_s=self._rate(),
             pressure_history=tuple(self._pressures),
             health=tuple(item["code"] for item in self._server.get("/v1/health").content["items"]),
+            rollout=next(iter(self.rollouts()), None),
+            escalation=next((one for one in self.escalations(limit=50) if one["label"]), None),
         )
 
     def events(self) -> list[dict[str, Any]]:
@@ -104,12 +109,49 @@ class Observer:
         items: list[dict[str, Any]] = self._server.get(path, limit=limit).content["items"]
         return items
 
+    def history(self, device: str, since_ms: int, until_ms: int) -> Iterator[dict[str, Any]]:
+        """Every stored answer of a device's models, a minute at a time."""
+        for start in itertools.takewhile(lambda at: at < until_ms, itertools.count(since_ms, 60_000)):
+            path = f"/v1/devices/{device}/inferences"
+            until = min(start + 60_000, until_ms)
+            answer = self._server.get(path, since_ms=start, until_ms=until, limit=1000)
+            yield from answer.content["items"]
+
+    def rollouts(self, limit: int = 1) -> list[dict[str, Any]]:
+        """The newest rollouts, the newest first."""
+        items: list[dict[str, Any]] = self._server.get("/v1/rollouts", limit=limit).content["items"]
+        return items
+
+    def rollout(self, identity: str) -> dict[str, Any]:
+        """One rollout's page."""
+        page: dict[str, Any] = self._server.get(f"/v1/rollouts/{identity}").content
+        return page
+
+    def escalations(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """The newest questions of devices with their answers, the newest first."""
+        items: list[dict[str, Any]] = self._server.get("/v1/escalations", limit=limit).content["items"]
+        return items
+
+    def update(self, device: str) -> dict[str, Any]:
+        """Where the last update of a device's leak model stands; empty where there was none."""
+        page = self._server.get(f"/v1/devices/{device}").content
+        reported = page["reported"] or {}
+        found: list[dict[str, Any]] = [
+            each for each in reported.get("updates", []) if each["name"] == plan.MODEL
+        ]
+        return found[0] if found else {}
+
+    def raised(self, device: str, code: str) -> list[str]:
+        """The details under which a device raises ``code`` now."""
+        page = self._server.get(f"/v1/devices/{device}").content
+        return [item["detail"] for item in page["device"]["health"] if item["code"] == code]
+
     def _device(self, post: plan.Post, known: dict[str, Any], now_ms: int) -> DeviceView:
         latest = {
             item["metric"]: item
             for item in self._server.get(f"/v1/devices/{post.device}/readings").content["items"]
         }
-        answers = self.inferences(post.device, limit=1)
+        answers = [one for one in self.inferences(post.device, limit=8) if not one["supersedes"]]
         flow = latest.get("flow")
         return DeviceView(
             post=post,

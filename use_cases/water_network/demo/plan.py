@@ -25,6 +25,31 @@ LEAK_GUARD: Final = "gw-149"
 """The gateway in whose district the leak opens; the junction was held out of training."""
 
 
+MODEL: Final = "pressure_leak"
+"""The name under which every release of the leak model is published."""
+
+BETTER: Final = 2
+BAD: Final = 3
+WORSE: Final = 4
+MENDED: Final = 5
+"""Releases of the leak model; the first one is fitted at the factory."""
+
+EVERYBODY: Final = "network"
+TRIAL: Final = "trial"
+GROUPS: Final = {EVERYBODY: ("site=net3",), TRIAL: ("id=gw-2*",)}
+"""Groups of devices and their filters. No gateway of the trial is near the leak: beside an alarm that
+rings already, one that a model makes up would not be noticed."""
+
+PROBATION_S: Final = 3.0
+PROBATION_WINDOWS: Final = 12
+POLL_INTERVAL_S: Final = 60.0
+"""The terms of updates: a window comes every 0.2 s here."""
+
+QUESTIONS_PER_HOUR: Final = 360.0
+QUESTIONS_AT_ONCE: Final = 4
+"""What one gateway may ask the center: a question every half day of plant time."""
+
+
 class Source(StrEnum):
     """Where a gateway's values come from."""
 
@@ -46,6 +71,11 @@ class Post:
     def model(self) -> str:
         """Folder of the model that it runs."""
         return "pressure_leak" if self.source is Source.NETWORK else "flow_day"
+
+    @property
+    def site(self) -> str:
+        """Where it stands."""
+        return "net3" if self.source is Source.NETWORK else "main"
 
     @property
     def policy(self) -> str:

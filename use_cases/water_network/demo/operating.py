@@ -1,0 +1,103 @@
+"""Who runs the city's fleet: works through ``fleet`` alone, as a person at a shell does."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from fleet_protocol.texts import _
+from use_cases.water_network import faulty_models, models_folder
+from use_cases.water_network.demo import plan
+
+_PASSPHRASE: Final = "of this demonstration alone, and gone with it"  # noqa: S105 - it protects nothing
+
+FLEET: Final = (sys.executable, "-m", "fleet_console")
+
+_MAKERS: Final[dict[int, Callable[[Path], None]]] = {
+    plan.BAD: faulty_models.make_bad,
+    plan.WORSE: faulty_models.make_worse,
+    plan.MENDED: faulty_models.make_mended,
+}
+
+
+class OperatorError(RuntimeError):
+    """A command of the operator's failed; the message says what it answered."""
+
+
+class Operator:
+    """Has the token of the server on ``server`` and, in ``keys``, the offline keys."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep keys, passphrase and releases in ``folder``."""
+        self.server: Final = folder / "server"
+        self._keys: Final = folder / "keys"
+        self._releases: Final = folder / "releases"
+        self._passphrase: Final = folder / "passphrase"
+        self._passphrase.write_text(_PASSPHRASE)
+
+    def fleet(self, *arguments: str) -> str:
+        """What ``fleet`` prints, asked of this server.
+
+        Raises:
+            OperatorError: it ended with an error.
+        """
+        done = subprocess.run(
+            (*FLEET, *arguments, "--data", str(self.server)),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"ARGAN_PASSPHRASE_FILE": str(self._passphrase), "NO_COLOR": "1"},
+            start_new_session=True,
+        )
+        if done.returncode != 0:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise OperatorError(
+                _("fleet {command} failed: {reason}").format(command=" ".join(arguments[:3]), reason=said)
+            )
+        return done.stdout
+
+    def hold_ceremony(self) -> None:
+        """Make the offline keys; the machine that is never online is this one."""
+        self.fleet("key", "ceremony", "--keys", str(self._keys))
+
+    def save_groups(self) -> None:
+        """Save who is meant by the rollouts."""
+        for name, terms in plan.GROUPS.items():
+            self.fleet("group", "set", name, *terms)
+
+    def publish(self, release: int) -> None:
+        """Sign the leak model's ``release`` and publish it."""
+        self.fleet("publish", "model", str(self._release(release)), "--keys", str(self._keys))
+
+    def start_rollout(self, release: int, group: str, waves: str, reason: str) -> str:
+        """Begin to move ``group`` to ``release``; the rollout's id."""
+        said = self.fleet(
+            "rollout", "start", "--model", plan.MODEL, "--release", str(release), "--group", group,
+            "--wave", waves, "--soak", "1s", "--reason", reason, "--json",
+        )  # fmt: skip
+        page: dict[str, Any] = json.loads(said)
+        return str(page["rollout"]["id"])
+
+    def watching(self, rollout: str) -> tuple[str, ...]:
+        """The command that watches ``rollout`` until it ends."""
+        return (*FLEET, "rollout", "watch", rollout, "--data", str(self.server))
+
+    def assign(self, device: str, release: int) -> None:
+        """Let one device have ``release`` of the leak model."""
+        self.fleet("assign", device, "model", plan.MODEL, str(release))
+
+    def unassign(self, device: str) -> None:
+        """Let one device be given nothing any more."""
+        self.fleet("unassign", device, "model", plan.MODEL)
+
+    def _release(self, release: int) -> Path:
+        if release == plan.BETTER:
+            return models_folder() / "pressure_leak_2"
+        folder = self._releases / str(release)
+        if not folder.exists():
+            self._releases.mkdir(exist_ok=True)
+            _MAKERS[release](folder)
+        return folder
