@@ -1,4 +1,4 @@
-"""``python -m benchmarks inference|ingest|footprint [--json]``: measure, and say on what machine."""
+"""``python -m benchmarks SUBJECT [--json]``: measure, and say on what machine."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Final
 
-SUBJECTS: Final = ("inference", "ingest", "footprint")
+SUBJECTS: Final = ("inference", "ingest", "footprint", "escalation")
 
 # Before NumPy comes in anywhere: the agent's worker holds it to one thread too.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

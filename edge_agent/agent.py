@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from edge_agent.clock import Clock
 from edge_agent.config import Config, Modbus, SensorConfig
 from edge_agent.errors import ConfigError, FolderInUse
+from edge_agent.escalation.desk import Desk
 from edge_agent.link.identity import Identity
 from edge_agent.link.transport import Transport
 from edge_agent.link.uplink import Uplink
@@ -47,7 +48,8 @@ class Agent:
         self.health: Final = HealthBoard(clock)
         self.store: Final = Store(config.data, config.spool.max_bytes, clock, self.health)
         self._sender = Sender(self.store, clock, self.health, limits)
-        self._models = Models(config.models, self.health, config.time_factor)
+        self._desk = Desk(clock, self.health)
+        self._models = Models(config.models, self.health, config.time_factor, clock, self._desk)
         self._keeper = Keeper(config.data, clock)
         self._sensors = [_sensor(each, clock, config.time_factor) for each in config.sensors]
 
@@ -74,6 +76,7 @@ class Agent:
 
     def _tasks(self, recorder: Recorder) -> dict[str, Work]:
         config = self._config
+        self._desk.record = recorder.note
         reporter = Reporter(config, self._clock, self.health, self.store, self._sensors)
 
         def use(pipeline: "Pipeline", models: list[ModelReport]) -> None:
@@ -84,6 +87,7 @@ class Agent:
         uplink = Uplink(
             Transport(self._identity, config.broker, self._clock),
             self._sender,
+            self._desk,
             reporter,
             self.health,
             config.broker.reconnect_cap_s,
@@ -93,7 +97,13 @@ class Agent:
             for sensor in self._sensors
         }
         models: dict[str, Work] = (
-            {"models": lambda: self._models.run(use), "memory": self._keeper.run} if config.models else {}
+            {
+                "models": lambda: self._models.run(use),
+                "memory": self._keeper.run,
+                "escalation": self._desk.run,
+            }
+            if config.models
+            else {}
         )
         return {"recorder": recorder.run, "uplink": uplink.run, **models, **pollers}
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from edge_agent.clock import Clock
 from edge_agent.config import Model as ModelConfig
 from edge_agent.errors import InferenceError, ModelRefused
+from edge_agent.escalation.desk import Desk
 from edge_agent.service.health import HealthBoard
 from fleet_protocol.errors import PolicyError
 from fleet_protocol.messages import ModelReport
@@ -19,6 +21,7 @@ from fleet_protocol.texts import _
 
 if TYPE_CHECKING:
     # CEL and what else the pipeline needs are loaded by an agent that has a model, not by others.
+    from edge_agent.escalation.doubts import Doubts
     from edge_agent.inference.process import Worker
     from edge_agent.inference.session import Session
     from edge_agent.pipeline.pipeline import Model, Pipeline
@@ -30,10 +33,20 @@ _LOG: Final = logging.getLogger(__name__)
 class Models:
     """The open models of one agent; what cannot be opened is a health code, and the rest work."""
 
-    def __init__(self, configs: Sequence[ModelConfig], health: HealthBoard, time_factor: float) -> None:
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        health: HealthBoard,
+        time_factor: float,
+        clock: Clock,
+        desk: Desk,
+    ) -> None:
+        """Open ``configs``; what they doubt goes to ``desk``."""
         self._configs = configs
         self._health = health
         self._time_factor = time_factor
+        self._clock = clock
+        self._desk = desk
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._worker: Worker | None = None
         self._open: list[Model] = []
@@ -54,7 +67,7 @@ class Models:
                 )
                 continue
             policy = self._policy(config, model)
-            self._open.append(model._replace(policy=policy))
+            self._open.append(model._replace(policy=policy, doubts=self._doubts(model.session, policy)))
             reports.append(_report(model.session, policy))
         use(Pipeline(self._open, self._health, self._time_factor), reports)
 
@@ -99,6 +112,16 @@ class Models:
         except (PolicyError, OSError) as error:
             self._health.raise_code("policy.refused", str(error), subject=config.policy.name)
             return None
+
+    def _doubts(self, session: "Session", policy: "CompiledPolicy | None") -> "Doubts | None":
+        from edge_agent.escalation.doubts import Doubts
+        from edge_agent.escalation.phrasing import Phrasing
+
+        escalation = policy.policy.escalation if policy else None
+        if escalation is None:
+            return None
+        phrasing = Phrasing(session.manifest, self._time_factor)
+        return Doubts(session.digest, escalation, phrasing, self._desk, self._clock, self._health)
 
 
 def _report(session: "Session", policy: "CompiledPolicy | None") -> ModelReport:

@@ -312,8 +312,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A question that a model could not decide; ``id`` is the idempotency key and correlation data.
 
     ``model``, ``version``, ``label``, ``score`` and ``confidence`` are the local answer.
-    ``step_ms`` is real milliseconds between the numbers of a series, the last of which is of
-    ``wall_ms``. An answer later than ``deadline_ms`` after the sending is of no use.
+    ``step_ms`` is real milliseconds between the numbers of a series; the step of the last one ended
+    at ``wall_ms``. An answer later than ``deadline_ms`` after the sending is of no use.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]

@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("ingest", _ingest, _("store what devices send (started by serve)")),
         ("watch", _watch, _("watch the broker (started by serve)")),
+        ("escalation", _escalation, _("answer what devices ask (started by serve)")),
         ("api", _api, _("answer over HTTP (started by serve)")),
     ):
         command = commands.add_parser(name, help=text)
@@ -81,6 +82,27 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     serve.add_argument("--api-host", metavar="ADDRESS", help=_("where the API listens; default 127.0.0.1"))
     serve.add_argument("--api-port", type=int, metavar="PORT", help=_("0 for any free one (default)"))
+    _add_escalation(serve)
+
+
+def _add_escalation(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--central-model",
+        type=_path_or_none,
+        metavar="DIR",
+        help=_("folder of the model that answers devices' questions; '' for none (default)"),
+    )
+    serve.add_argument(
+        "--inference-url",
+        metavar="URL",
+        help=_("a server that runs it (Open Inference Protocol v2); '' for this server itself (default)"),
+    )
+    serve.add_argument(
+        "--device-questions-per-hour", type=float, metavar="N", help=_("of one device; default 3600")
+    )
+    serve.add_argument(
+        "--tenant-questions-per-hour", type=float, metavar="N", help=_("of all devices; default 36000")
+    )
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -108,6 +130,12 @@ def _watch(options: argparse.Namespace) -> None:
     run(load(options.data))
 
 
+def _escalation(options: argparse.Namespace) -> None:
+    from fleet_server.escalation.service import run
+
+    run(load(options.data))
+
+
 def _api(options: argparse.Namespace) -> None:
     from fleet_server.api.app import run
 
@@ -122,6 +150,10 @@ def _openapi(_options: argparse.Namespace) -> None:
 
 def _folder(text: str) -> Path:
     return Path(text).resolve()
+
+
+def _path_or_none(text: str) -> str:
+    return str(_folder(text)) if text else ""
 
 
 def entry() -> NoReturn:

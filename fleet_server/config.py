@@ -4,6 +4,7 @@ What is not given at a start is as it was at the last one, so that a server neve
 another port, or on an empty database, because somebody forgot an option.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,12 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a start was told or chose. A port of 0 is not chosen yet."""
+    """What a start was told or chose. A port of 0 is not chosen yet.
+
+    ``central_model`` is the folder of the model that answers devices' questions, empty for none;
+    ``inference_url`` the server that runs it, empty for this one's own process. What devices may
+    ask an hour is bounded for each of them and for all of a tenant together.
+    """
 
     database_url: str = EMBEDDED
     mqtt_url: str = EMBEDDED
@@ -43,6 +49,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_host: str = "127.0.0.1"
     api_port: int = 0
     tenant: str = "default"
+    central_model: str = ""
+    inference_url: str = ""
+    device_questions_per_hour: float = 3600.0
+    tenant_questions_per_hour: float = 36_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,8 @@ class ServerConfig:
     """Everything that the server's processes need to find each other.
 
     ``mqtt_host`` and ``mqtt_port`` are where services and devices reach the broker; ``embedded``
-    says whether it is a child of this server.
+    says whether it is a child of this server. ``central_model`` and ``inference_url`` are None where
+    nothing was given.
     """
 
     data: Path
@@ -61,6 +72,10 @@ class ServerConfig:
     api_host: str
     api_port: int
     tenant: str
+    central_model: Path | None
+    inference_url: str | None
+    device_questions_per_hour: float
+    tenant_questions_per_hour: float
 
     @property
     def authority(self) -> Path:
@@ -143,6 +158,10 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         api_host=_host(settings.api_host),
         api_port=_port(settings.api_port),
         tenant=settings.tenant,
+        central_model=Path(settings.central_model) if settings.central_model else None,
+        inference_url=_inference(settings.inference_url) if settings.inference_url else None,
+        device_questions_per_hour=_budget(settings.device_questions_per_hour),
+        tenant_questions_per_hour=_budget(settings.tenant_questions_per_hour),
     )
 
 
@@ -177,6 +196,23 @@ def _broker(url: str) -> tuple[str, int]:
             ).format(url=url)
         )
     return host, port or MQTT_TLS_PORT
+
+
+def _inference(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(
+            _("{url!r} is no URL of an inference server; use http://HOST:PORT or https://HOST:PORT").format(
+                url=url
+            )
+        )
+    return url.rstrip("/")
+
+
+def _budget(per_hour: float) -> float:
+    if not 0.0 < per_hour < math.inf:
+        raise ConfigError(_("{number} is no number of questions an hour").format(number=per_hour))
+    return per_hour
 
 
 def _host(host: str) -> str:

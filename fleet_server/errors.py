@@ -8,6 +8,9 @@
     │   └── CsrRefused   a certificate request that is not signed as asked
     ├── BrokerError      the broker cannot be started or reached
     ├── StoreError       the database cannot be used
+    ├── BackendError     a central model gave no answer
+    │   ├── BackendDown      it cannot be reached, or not be loaded
+    │   └── BackendLate      it did not answer before the deadline
     └── RegistryError    a device that cannot be added or found
         ├── NotFound
         └── Conflict
@@ -36,6 +39,18 @@ class BrokerError(ServerError):
 
 class StoreError(ServerError):
     """The database cannot be used."""
+
+
+class BackendError(ServerError):
+    """A central model gave no answer, or none that can be used."""
+
+
+class BackendDown(BackendError):  # noqa: N818 - what happened to it
+    """The backend cannot be reached, or its model cannot be loaded."""
+
+
+class BackendLate(BackendError):  # noqa: N818
+    """There was no answer before the deadline."""
 
 
 class RegistryError(ServerError):

@@ -122,6 +122,7 @@ def _start(supervisor: Supervisor, config: ServerConfig, listener: socket.socket
     began_ms = time.time_ns() // 1_000_000
     supervisor.start(_service_program(config, "ingest"))
     supervisor.start(_service_program(config, "watch"))
+    supervisor.start(_service_program(config, "escalation"))
     supervisor.start(_service_program(config, "api", listener.fileno()))
     engine = open_engine(config.database_url)
     try:

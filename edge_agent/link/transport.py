@@ -100,6 +100,26 @@ class Connection:
         except aiomqtt.MqttError as error:
             raise _link_error(error) from error
 
+    async def ask(self, payload: bytes, request: str, expiry_s: int) -> None:
+        """Publish the question whose id is ``request`` and wait until the broker has it.
+
+        Nobody gets it after ``expiry_s`` s; its answer is to come to this device's own channel.
+        """
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = expiry_s
+        properties.ResponseTopic = topic(self._device, Channel.ANSWER)
+        properties.CorrelationData = bytes.fromhex(request)
+        try:
+            await self._client.publish(
+                topic(self._device, Channel.REQUEST),
+                payload,
+                qos=Channel.REQUEST.delivery.qos,
+                properties=properties,
+                timeout=_PUBACK_TIMEOUT_S,
+            )
+        except aiomqtt.MqttError as error:
+            raise _link_error(error) from error
+
     async def send(self, channel: Channel, payload: bytes, mono_ms: int) -> None:
         """Hand over one batch; waits only while too many are without the broker's PUBACK.
 

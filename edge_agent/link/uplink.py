@@ -9,12 +9,13 @@ from typing import Final, Protocol
 
 from edge_agent.backoff import FullJitter
 from edge_agent.errors import LinkDown, LinkError, LinkRefused
+from edge_agent.escalation.desk import Desk
 from edge_agent.link.transport import Connection, Transport
 from edge_agent.service.health import HealthBoard
 from edge_agent.tasks import together
 from edge_agent.telemetry.sender import Sender
 from fleet_protocol.errors import MessageError
-from fleet_protocol.messages import Ack, decode
+from fleet_protocol.messages import Ack, Answer, decode
 from fleet_protocol.texts import _
 from fleet_protocol.topics import Channel
 
@@ -46,12 +47,14 @@ class Uplink:
         self,
         transport: Transport,
         sender: Sender,
+        desk: Desk,
         speaker: Speaker,
         health: HealthBoard,
         reconnect_cap_s: float,
     ) -> None:
         self._transport = transport
         self._sender = sender
+        self._desk = desk
         self._speaker = speaker
         self._health = health
         self._cut_short = 0
@@ -71,6 +74,7 @@ class Uplink:
         will, farewell = speaker.status(online=False), lambda: speaker.status(online=False)
         async with self._transport.connect(will, farewell) as connection:
             await connection.subscribe(Channel.ACK)
+            await connection.subscribe(Channel.ANSWER)
             await connection.publish(Channel.STATUS, speaker.status(online=True))
             self._cut_short += 1
             self._health.clear(LinkDown.code)
@@ -80,6 +84,7 @@ class Uplink:
                     "link.receive": lambda: self._receive(connection),
                     "link.acknowledge": self._sender.acknowledge,
                     "link.send": lambda: self._sender.run(connection),
+                    "link.ask": lambda: self._desk.send(connection),
                     "link.report": lambda: speaker.run(connection),
                     "link.settle": self._settle,
                 },
@@ -102,6 +107,8 @@ class Uplink:
                 continue
             if isinstance(content, Ack):
                 self._sender.hear(content)
+            elif isinstance(content, Answer):
+                self._desk.hear(content)
 
     def _suspected(self, error: LinkError) -> LinkError:
         """Mosquitto 2.0 takes a session over without a word; that it keeps ending is all there is to see."""

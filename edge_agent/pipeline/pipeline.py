@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from edge_agent.errors import InferenceError, ModelRefused
+from edge_agent.escalation.doubts import Doubts, Weighed
 from edge_agent.inference.session import Answer, Session
 from edge_agent.pipeline.memory import ModelMemory
 from edge_agent.pipeline.rules import Rules
@@ -40,10 +41,14 @@ class Health(Protocol):
 
 
 class Model(NamedTuple):
-    """An open model and the policy that reads its answers, if there is one."""
+    """An open model and the policy that reads its answers, if there is one.
+
+    ``doubts`` weigh its answers, where the policy says when to ask the center.
+    """
 
     session: Session
     policy: CompiledPolicy | None
+    doubts: Doubts | None = None
 
 
 class Processed(NamedTuple):
@@ -90,6 +95,7 @@ class _Watch:
         self._metrics: Final = frozenset(self._windows.metrics)
         self._readings: Final = [f"reading.{metric}" for metric in self._windows.metrics]
         self._rules: Final = Rules(model.policy, time_factor) if model.policy else None
+        self._doubts: Final = model.doubts
         self._answered = -1
         self._ill = ""
         self._rule_failed = False
@@ -133,8 +139,10 @@ class _Watch:
             due = windows.close(until_ms)
             answer = self._ask(due) if due else None
             if due and answer:
-                uncertain = self._judge(answer, due, mono_ms, processed.events)
-                processed.inferences.append(self._inference(answer, uncertain=uncertain))
+                weighed = Weighed(self._judge(answer, due, mono_ms, processed.events))
+                if self._doubts is not None:
+                    weighed = self._doubts.weigh(answer, due, mono_ms, is_doubted=weighed.uncertain)
+                processed.inferences.append(self._inference(answer, weighed))
 
     def _ask(self, due: Due) -> Answer | None:
         name = self._manifest.name
@@ -178,7 +186,7 @@ class _Watch:
             self._health.clear(_RULE_FAILED, subject=name)
         self._rule_failed = bool(failures)
 
-    def _inference(self, answer: Answer, *, uncertain: bool) -> Inference:
+    def _inference(self, answer: Answer, weighed: Weighed) -> Inference:
         manifest = self._manifest
         return Inference(
             0,
@@ -188,7 +196,8 @@ class _Watch:
             answer.score,
             answer.confidence,
             answer.latency_us,
-            uncertain,
+            weighed.uncertain,
+            weighed.request,
         )
 
     def _event(self, rule: Rule, answer: Answer, due: Due) -> Event:

@@ -44,6 +44,9 @@ class Due(NamedTuple):
     latest: Sequence[float]
     """The bucket's value of each of :attr:`Windows.metrics`."""
 
+    end_ms: float
+    """When the bucket ended, on the monotonic clock."""
+
 
 class _Ring:
     """The last values of one feature, as one piece of memory however often they turn around.
@@ -159,7 +162,7 @@ class Windows:
             if not ring.full:
                 return None
         latest = [metric.latest for metric in self._metrics.values()]
-        return Due(due, [ring.window() for ring in self._rings], latest)
+        return Due(due, [ring.window() for ring in self._rings], latest, self._start_ms)
 
     def add(self, metric: str, value: float, mono_ms: int) -> None:
         """Take one good sample; one that is no float32, or whose bucket is closed, is left out."""

@@ -68,6 +68,10 @@ class Recorder:
         if urgent or self._batcher.full:
             await self.flush()
 
+    def note(self, inference: Inference, mono_ms: int) -> None:
+        """Record an answer that came otherwise than from the pipeline, as of ``mono_ms``."""
+        self._batcher.add_inferences([inference], mono_ms)
+
     async def run(self) -> None:
         """Commit at every interval, and look after the clock."""
         while True:

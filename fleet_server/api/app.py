@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
-from fleet_server.api import devices, events, health, telemetry
+from fleet_server.api import devices, escalations, events, health, telemetry
 from fleet_server.api.centre import Centre, authorize
 from fleet_server.api.problems import Problem, install
 from fleet_server.config import ServerConfig, Settings, resolve
@@ -20,7 +20,7 @@ from fleet_server.database.engine import open_engine
 GRACE_S: Final = 3
 """How long running requests may take to end when the API is asked to stop."""
 
-_ROUTERS: Final = (devices.router, telemetry.router, events.router, health.router)
+_ROUTERS: Final = (devices.router, telemetry.router, events.router, escalations.router, health.router)
 
 
 def create_app(engine: Engine, config: ServerConfig) -> FastAPI:

@@ -18,7 +18,11 @@ BEAT_S: Final = 5.0
 SILENT_MS: Final = 20_000
 """A service not heard for longer is down: several beats, and a slow commit between."""
 
-_INGESTS: Final = "svc.ingest-"
+_SILENT: Final = {
+    "ingest.down": INGEST_PREFIX,
+    "escalation.down": f"{SERVICE_PREFIX}escalation",
+}
+"""The code that tells of a service's silence, and how its connections are named."""
 
 
 def beat(engine: Engine, name: str, started_ms: int, now_ms: int) -> None:
@@ -49,15 +53,16 @@ def clear_code(engine: Engine, code: str, now_ms: int) -> None:
 
 
 def raised(engine: Engine, now_ms: int) -> list[ServerHealth]:
-    """Every health code of the server that is raised now, with ``ingest.down`` where ingest is silent.
+    """Every health code of the server that is raised now, also those of services that are silent.
 
     One that has never been heard is silent too: with a broker that is away it has stored nothing yet.
     """
     with Session(engine, expire_on_commit=False) as session:
         entries = list(session.exec(select(ServerHealth).where(col(ServerHealth.cleared_ms).is_(None))))
-        ingests = session.exec(select(Service).where(col(Service.name).startswith(INGEST_PREFIX)))
-        newest = max((one.beat_ms for one in ingests), default=None)
-    if newest is None or now_ms - newest > SILENT_MS:
-        since_ms = now_ms if newest is None else newest
-        entries.append(ServerHealth(code="ingest.down", since_ms=since_ms, detail="", count=1))
+        services = session.exec(select(Service)).all()
+    for code, prefix in _SILENT.items():
+        newest = max((one.beat_ms for one in services if one.name.startswith(prefix)), default=None)
+        if newest is None or now_ms - newest > SILENT_MS:
+            since_ms = now_ms if newest is None else newest
+            entries.append(ServerHealth(code=code, since_ms=since_ms, detail="", count=1))
     return entries

@@ -21,6 +21,7 @@ from fleet_server.files import make_folder, write_durably
 
 INGEST: Final = "svc.ingest-1"
 WATCH: Final = "svc.watch"
+ESCALATION: Final = "svc.escalation"
 
 DROPPED_TOPIC: Final = "$SYS/broker/publish/messages/dropped"
 
@@ -57,6 +58,7 @@ _SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("write", every_device(Channel.ACK)),
     ),
     WATCH: (("read", DROPPED_TOPIC),),
+    ESCALATION: (("read", every_device(Channel.REQUEST)), ("write", every_device(Channel.ANSWER))),
 }
 
 SERVICES: Final = tuple(_SERVICE_RIGHTS)

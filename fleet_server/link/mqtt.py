@@ -80,6 +80,7 @@ class Subscription:
 class Arrival(NamedTuple):
     """A message as it came; ``sent`` is the user property of that name.
 
+    ``expiry_s`` is how much longer its sender thinks it of use, where it says so.
     ``token`` acknowledges it and is 0 where there is nothing to acknowledge. ``is_broken`` tells of
     a packet that cannot be parsed: the payload is then the whole packet.
     """
@@ -92,6 +93,8 @@ class Arrival(NamedTuple):
     content_type: str | None = None
     sent: str | None = None
     response_topic: str | None = None
+    correlation: bytes | None = None
+    expiry_s: int | None = None
     is_broken: bool = False
 
 
@@ -101,6 +104,7 @@ class _Own(NamedTuple):
     topic: str
     payload: bytes
     expiry_s: int
+    correlation: bytes | None
 
     def packet(self, number: int, *, is_again: bool) -> bytes:
         """Its bytes under the packet identifier ``number``."""
@@ -111,6 +115,7 @@ class _Own(NamedTuple):
             packet_id=number,
             duplicate=is_again,
             message_expiry_interval=self.expiry_s,
+            correlation_data=self.correlation,
         ).write()
 
 
@@ -189,9 +194,12 @@ class Subscriber:
         ]
         self._outgoing += b"".join(acknowledged)
 
-    def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
-        """Send a message at least once, in order, as soon as the broker can take it."""
-        self._waiting.append(_Own(topic, payload, expiry_s))
+    def publish(self, topic: str, payload: bytes, expiry_s: int, correlation: bytes | None = None) -> None:
+        """Send a message at least once, in order, as soon as the broker can take it.
+
+        ``correlation`` tells the receiver of an answer what it answers.
+        """
+        self._waiting.append(_Own(topic, payload, expiry_s, correlation))
         while len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
 
@@ -286,6 +294,8 @@ class Subscriber:
             packet.content_type,
             dict(properties).get("sent") if properties else None,
             packet.response_topic,
+            packet.correlation_data,
+            packet.message_expiry_interval,
         )
 
     def _salvage(self, rest: memoryview, received_ms: int, error: BaseException) -> int:

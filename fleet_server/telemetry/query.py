@@ -46,7 +46,11 @@ class ReadingView:
 
 @dataclass(frozen=True, slots=True)
 class InferenceView:
-    """One answer of a model."""
+    """One answer of a model.
+
+    ``request`` is the question that it went out with, or that it answers: then it ``supersedes`` the
+    first, and its model is the central one.
+    """
 
     time_ms: int
     model: str
@@ -56,6 +60,8 @@ class InferenceView:
     confidence: float
     latency_us: int
     uncertain: bool
+    request: str
+    supersedes: bool
     clock_state: int
     received_ms: int
     stored_ms: int

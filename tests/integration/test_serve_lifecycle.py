@@ -68,7 +68,7 @@ def test_a_second_start_on_the_same_folder_is_refused(server: ServerProcess) -> 
     assert server.codes() == set()
 
 
-@pytest.mark.parametrize("name", ["mosquitto", "ingest", "watch", "api"])
+@pytest.mark.parametrize("name", ["mosquitto", "ingest", "watch", "escalation", "api"])
 def test_a_killed_child_is_started_again_and_does_its_work(
     server: ServerProcess, tmp_path: Path, name: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_killed_child_is_started_again_and_does_its_work(
     assert again.pid != killed.pid
     assert wait_until(lambda: redeliver(server, identity)).marks == [Mark(EPOCH, Stream.TELEMETRY, 2)]
     assert server.codes() == set()
-    assert len(server.children()) == 4
+    assert len(server.children()) == 5
 
 
 def redeliver(server: ServerProcess, identity: Identity) -> Ack | None:
@@ -107,7 +107,7 @@ def test_its_end_leaves_no_process_and_a_restart_keeps_everything(
 
 
 def end(server: ServerProcess, number: signal.Signals) -> None:
-    assert set(server.children()) == {"mosquitto", "ingest", "watch", "api"}
+    assert set(server.children()) == {"mosquitto", "ingest", "watch", "escalation", "api"}
     assert server.stop(number) == 0
     assert server.survivors() == []
     assert not (server.data / "endpoints.json").exists()
@@ -115,7 +115,7 @@ def end(server: ServerProcess, number: signal.Signals) -> None:
 
 def test_its_violent_end_leaves_no_process(own_server: ServerProcess) -> None:
     own_server.start()
-    assert len(own_server.children()) == 4
+    assert len(own_server.children()) == 5
     own_server.stop(signal.SIGKILL)
     wait_until(lambda: not own_server.survivors(), "every child ends")
 

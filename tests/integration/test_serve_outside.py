@@ -41,7 +41,7 @@ def test_an_outside_broker_is_missed_found_and_seen_dropping(tmp_path: Path) -> 
     server = ServerProcess(tmp_path / "data", "--mqtt-url", f"mqtts://localhost:{port}")
     try:
         server.start()
-        assert set(server.children()) == {"ingest", "watch", "api"}
+        assert set(server.children()) == {"ingest", "watch", "escalation", "api"}
         assert server.endpoints["mqtt_port"] == port
         wait_until(lambda: "broker.down" in server.codes(), "the broker is missed")
         with outside_broker(server.data):

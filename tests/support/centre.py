@@ -22,18 +22,19 @@ from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
 from fleet_server.database.service import beat
 from fleet_server.link.authority import open_authority
-from fleet_server.link.mosquitto import INGEST
+from fleet_server.link.mosquitto import ESCALATION, INGEST
 
 
 def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
-    """A centre as ``serve`` makes it at its first start, with an ingest that lives."""
+    """A centre as ``serve`` makes it at its first start, with services that live."""
     data.mkdir()
     config = resolve(data, Settings(mqtt_port=8883, api_port=8080))
     open_authority(config.authority, may_make=True)
     engine = open_engine(config.database_url)
     upgrade(engine)
     provide_token(engine, config.token, config.tenant)
-    beat(engine, INGEST, now_ms(), now_ms())
+    for service in (INGEST, ESCALATION):
+        beat(engine, service, now_ms(), now_ms())
     return engine, config
 
 

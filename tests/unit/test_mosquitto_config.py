@@ -6,7 +6,7 @@ import pytest
 
 from fleet_protocol.messages import MAX_PAYLOAD
 from fleet_protocol.topics import Channel, every_device, is_service_name
-from fleet_server.link.mosquitto import INGEST, SERVICES, listening_address, render, render_access
+from fleet_server.link.mosquitto import ESCALATION, INGEST, SERVICES, listening_address, render, render_access
 
 
 def settings(text: str) -> dict[str, str]:
@@ -65,4 +65,9 @@ def test_services_are_named_and_limited() -> None:
     ingest = blocks[f"user {INGEST}"]
     assert f"topic read {every_device(Channel.TELEMETRY)}" in ingest
     assert ingest.count("topic write") == 1
+    escalation = [line for line in blocks[f"user {ESCALATION}"].split("\n")[1:] if line]
+    assert escalation == [
+        f"topic read {every_device(Channel.REQUEST)}",
+        f"topic write {every_device(Channel.ANSWER)}",
+    ]
     assert "#" not in text

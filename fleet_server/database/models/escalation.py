@@ -1,6 +1,6 @@
 """What devices could not decide, who worked on it, and what they were told."""
 
-from sqlalchemy import ForeignKeyConstraint, LargeBinary, Text
+from sqlalchemy import ForeignKeyConstraint, Index, LargeBinary, Text
 from sqlmodel import Field
 
 from fleet_server.database.models.base import Model, integer, of_device
@@ -9,7 +9,7 @@ from fleet_server.database.models.base import Model, integer, of_device
 class Request(Model, table=True):
     """A device's question. ``id`` is its correlation data: the same question twice is one request."""
 
-    __table_args__ = (of_device(),)
+    __table_args__ = (of_device(), Index(None, "tenant", "received_ms"))
 
     tenant: str = Field(primary_key=True, max_length=63)
     device: str = Field(primary_key=True, max_length=63)

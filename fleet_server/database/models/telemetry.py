@@ -21,6 +21,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
 )
 from sqlmodel import Field
 
@@ -187,6 +189,8 @@ inference: Final = Table(
     Column("confidence", Double, nullable=False),
     Column("latency_us", BigInteger, nullable=False),
     Column("uncertain", Boolean, nullable=False),
+    Column("request", String(32), nullable=False, server_default=text("''")),
+    Column("supersedes", Boolean, nullable=False, server_default=false()),
     Index("ix_inference_tenant_device_time_ms", "tenant", "device", "time_ms"),
     postgresql_partition_by="RANGE (time_ms)",
 )

@@ -1,0 +1,1 @@
+"""What the agent does with an answer that it is not sure of: it asks the center."""
