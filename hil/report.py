@@ -5,29 +5,12 @@ from html import escape
 from typing import Final
 
 from fleet_protocol.texts import _
+from hil.page import LEFT, accounts, document, svg, ticks
 from hil.runner import Done, Run, Verdict
 
 WIDTH: Final = 860
 LANE: Final = 20
 CURVE: Final = 70
-LEFT: Final = 10
-
-_STYLE: Final = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8882;
-  --good: #2a7f4f; --bad: #b3261e; --wait: #3b6ea5; --act: #b26a00; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .2rem; }
-p.promise { margin: 0 0 .6rem; font-style: italic; }
-.passed { color: var(--good); } .failed { color: var(--bad); } .skipped { color: var(--act); }
-table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
-td, th { padding: .15rem .8rem .15rem 0; text-align: left; } th { font-weight: 600; }
-td.n { text-align: right; }
-svg { width: 100%; height: auto; background: var(--soft); border-radius: 6px; }
-svg .grid { stroke: var(--line); stroke-width: .5; }
-svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
-pre { overflow-x: auto; background: var(--soft); padding: .6rem; border-radius: 6px; font-size: 12px; }
-details summary { cursor: pointer; }
-"""
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -36,12 +19,7 @@ def render(runs: Sequence[Run]) -> str:
     body = "\n".join(
         [f"<h1>{_('Argan under faults')}</h1>", f"<p>{', '.join(counts)}</p>", _index(runs), *map(_run, runs)]
     )
-    title = _("Argan: hardware in the loop")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body>{body}</body></html>\n"
-    )
+    return document(_("Argan: hardware in the loop"), body)
 
 
 def _index(runs: Sequence[Run]) -> str:
@@ -72,7 +50,7 @@ def _run(run: Run) -> str:
         parts.append(_timeline(run))
         parts.append(_steps(run.steps))
     if run.accounts:
-        parts.append(_accounts(run))
+        parts.append(accounts(run.accounts))
     parts += [
         f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
         for name, text in run.logs.items()
@@ -89,10 +67,9 @@ def _timeline(run: Run) -> str:
     axis = "".join(
         f'<line x1="{_x(t, end):.1f}" x2="{_x(t, end):.1f}" y1="0" y2="{base}" class="grid"/>'
         f'<text x="{_x(t, end):.1f}" y="{base + 14}">{t:.0f} s</text>'
-        for t in _ticks(end)
+        for t in ticks(end)
     )
-    box = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_("timeline")}">'
-    return f"{box}{axis}{bars}{_curve(run, end, base)}</svg>"
+    return svg(WIDTH, height, _("timeline"), f"{axis}{bars}{_curve(run, end, base)}")
 
 
 def _bar(step: Done, place: int, end: float) -> str:
@@ -126,11 +103,6 @@ def _x(seconds: float, end: float) -> float:
     return LEFT + seconds / end * (WIDTH - 2 * LEFT)
 
 
-def _ticks(end: float) -> list[float]:
-    step = next((each for each in (1, 2, 5, 10, 20, 30, 60, 120, 300) if end / each <= 10), 600)
-    return [float(at) for at in range(0, int(end) + 1, step)]
-
-
 def _steps(steps: Sequence[Done]) -> str:
     rows = "".join(
         f'<tr><td class="n">{step.began_s:.1f} s</td><td class="n">{step.ended_s - step.began_s:.1f} s</td>'
@@ -141,19 +113,3 @@ def _steps(steps: Sequence[Done]) -> str:
         f"<details><summary>{_('every step')}</summary>"
         f"<table><tr><th>{_('at')}</th><th>{_('took')}</th><th>{_('step')}</th><th></th></tr>{rows}</table></details>"
     )
-
-
-def _accounts(run: Run) -> str:
-    heads = (_("device"), _("served"), _("stored"), _("kills"), _("cut short"), _("lost"), _("doubled"))
-    rows = "".join(
-        f"<tr><td>{each.device}</td>"
-        + "".join(
-            f'<td class="n">{number}</td>'
-            for number in (
-                each.served, each.stored, each.kills, len(each.cut_short), len(each.lost), len(each.doubled),
-            )
-        )
-        + "</tr>"
-        for each in run.accounts
-    )  # fmt: skip
-    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{rows}</table>"

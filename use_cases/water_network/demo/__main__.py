@@ -23,6 +23,8 @@ from hil.stopping import StoppedError, listen, pause
 from use_cases.water_network.demo import check, plan, report, view
 from use_cases.water_network.demo.city import City, CityError, running_city
 from use_cases.water_network.demo.observe import Observer
+from use_cases.water_network.demo.operating import OperatorError
+from use_cases.water_network.demo.stage import CheckFailedError
 
 LOOK_EVERY_S: Final = 1.0
 SEED: Final = 2026
@@ -47,7 +49,7 @@ def main() -> int:
     except StoppedError:
         console.print(_("Stopped; no process is left."))
         return 130
-    except (CityError, check.CheckFailedError, ConsoleError, OSError) as error:
+    except (CityError, CheckFailedError, OperatorError, ConsoleError, OSError) as error:
         console.print(f"[bold red]{_('Failed')}:[/] {error}", highlight=False)
         return 1
 
@@ -71,7 +73,7 @@ def _check(folder: Path, console: Console) -> int:
         console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False)
 
     with running_city(folder, SEED, say) as city, connect(None, None, folder / "server") as server:
-        findings = check.run(city, Observer(server), city.started_ms, say)
+        findings = check.run(city, Observer(server), say)
     wrong = check.failures(findings)
     Console().print(report.tables(findings))
     for line in wrong:

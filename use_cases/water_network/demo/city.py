@@ -14,8 +14,9 @@ from fleet_protocol.texts import _
 from hil.processes import Child
 from hil.stopping import pause
 from use_cases.water_network.demo import plan
-from use_cases.water_network.demo.devices import PACK, enroll
+from use_cases.water_network.demo.devices import enroll
 from use_cases.water_network.demo.operating import Operator
+from use_cases.water_network.demo.policies import PACK
 
 READY_WITHIN_S: Final = 60.0
 """Seconds that a server has to come up on a slow machine."""

@@ -1,16 +1,10 @@
 """The devices of the city: each one's folder, enrolled through the CLI, and its configuration."""
 
-import re
 from pathlib import Path
-from typing import Final
 
 from use_cases.water_network.demo import plan
 from use_cases.water_network.demo.operating import Operator
-
-PACK: Final = Path(__file__).parent.parent
-
-_BUDGET: Final = re.compile(r"^budget = .*$", re.MULTILINE)
-"""The line of a policy that says how often the center may be asked, by the clock on the wall."""
+from use_cases.water_network.demo.policies import PACK, in_fast_time
 
 
 def enroll(operator: Operator, folder: Path, post: plan.Post, port: int) -> None:
@@ -26,12 +20,6 @@ def enroll(operator: Operator, folder: Path, post: plan.Post, port: int) -> None
     (home / post.policy).write_text(in_fast_time((PACK / "policies" / post.policy).read_text()))
     config = home / "agent.toml"
     config.write_text(configured(config.read_text(), post, port))
-
-
-def in_fast_time(policy: str) -> str:
-    """``policy`` with a budget of questions that fits the speed of the demonstration."""
-    budget = f"{{ per_hour = {plan.QUESTIONS_PER_HOUR}, burst = {plan.QUESTIONS_AT_ONCE} }}"
-    return _BUDGET.sub(f"budget = {budget}", policy)
 
 
 def configured(skeleton: str, post: plan.Post, port: int) -> str:

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fleet_protocol.texts import _
 from use_cases.water_network import faulty_models, models_folder
 from use_cases.water_network.demo import plan
+from use_cases.water_network.demo.policies import PACK, in_fast_time
 
 _PASSPHRASE: Final = "of this demonstration alone, and gone with it"  # noqa: S105 - it protects nothing
 
@@ -21,6 +23,18 @@ _MAKERS: Final[dict[int, Callable[[Path], None]]] = {
     plan.WORSE: faulty_models.make_worse,
     plan.MENDED: faulty_models.make_mended,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A rollout to start: which release of what, for which group, in which waves, and why."""
+
+    release: int
+    group: str
+    waves: str
+    reason: str
+    kind: str = "model"
+    name: str = plan.MODEL
 
 
 class OperatorError(RuntimeError):
@@ -72,11 +86,18 @@ class Operator:
         """Sign the leak model's ``release`` and publish it."""
         self.fleet("publish", "model", str(self._release(release)), "--keys", str(self._keys))
 
-    def start_rollout(self, release: int, group: str, waves: str, reason: str) -> str:
-        """Begin to move ``group`` to ``release``; the rollout's id."""
+    def publish_policy(self) -> None:
+        """Sign and publish the policy that was calibrated for the better model."""
+        self._releases.mkdir(exist_ok=True)
+        policy = self._releases / "leak_2.toml"
+        policy.write_text(in_fast_time((PACK / "policies" / policy.name).read_text()))
+        self.fleet("publish", "policy", str(policy), "--keys", str(self._keys))
+
+    def start_rollout(self, order: Order) -> str:
+        """Begin to carry ``order`` out; the rollout's id."""
         said = self.fleet(
-            "rollout", "start", "--model", plan.MODEL, "--release", str(release), "--group", group,
-            "--wave", waves, "--soak", "1s", "--reason", reason, "--json",
+            "rollout", "start", f"--{order.kind}", order.name, "--release", str(order.release),
+            "--group", order.group, "--wave", order.waves, "--soak", "1s", "--reason", order.reason, "--json",
         )  # fmt: skip
         page: dict[str, Any] = json.loads(said)
         return str(page["rollout"]["id"])

@@ -34,6 +34,10 @@ WORSE: Final = 4
 MENDED: Final = 5
 """Releases of the leak model; the first one is fitted at the factory."""
 
+POLICY: Final = "leak"
+BETTER_POLICY: Final = 3
+"""The policy that was calibrated for the better model."""
+
 EVERYBODY: Final = "network"
 TRIAL: Final = "trial"
 GROUPS: Final = {EVERYBODY: ("site=net3",), TRIAL: ("id=gw-2*",)}
@@ -97,6 +101,9 @@ POSTS: Final = (
     Post("gw-247", 11, Source.NETWORK, "litert"),
     Post("gw-main", 12, Source.RECORD, "litert"),
 )
+
+
+NETWORK: Final = tuple(post for post in POSTS if post.source is Source.NETWORK)
 
 
 def scenario(seed: int) -> Scenario:

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from fleet_protocol.texts import _
 from use_cases.water_network.demo import plan
-from use_cases.water_network.demo.check import Findings
+from use_cases.water_network.demo.findings import Findings
 
 
 def tables(findings: Findings) -> Group:
