@@ -43,8 +43,7 @@ class City:
     @property
     def started_ms(self) -> int:
         """When the plant began to serve, in ms since 1970."""
-        started: dict[str, int] = json.loads((self.folder / "started.json").read_text())
-        return started["started_ms"]
+        return started_ms(self.folder)
 
     def served(self) -> dict[int, int]:
         """How often each unit of the plant was read; known once the plant is stopped."""
@@ -55,6 +54,12 @@ class City:
         """Start dead agents again, as the service manager of a board would."""
         for agent in self.agents.values():
             agent.mend()
+
+
+def started_ms(folder: Path) -> int:
+    """When the plant of the city in ``folder`` began to serve, in ms since 1970."""
+    started: dict[str, int] = json.loads((folder / "started.json").read_text())
+    return started["started_ms"]
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class DeviceView:
     pressure: float | None
     flow: float | None
     reading_age_ms: int | None
+    version: str | None
     label: str | None
     score: float | None
     health: tuple[str, ...]
@@ -159,6 +160,7 @@ class Observer:
             pressure=_value(latest.get("pressure")) if post.source is plan.Source.NETWORK else None,
             flow=_value(flow),
             reading_age_ms=max(0, now_ms - flow["time_ms"]) if flow else None,
+            version=answers[-1]["version"] if answers else None,
             label=answers[-1]["label"] if answers else None,
             score=answers[-1]["score"] if answers else None,
             health=tuple(item["code"] for item in known["health"]),

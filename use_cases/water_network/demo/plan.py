@@ -19,6 +19,13 @@ WARM_UP_DAYS: Final = 9
 LENGTH_DAYS: Final = 60
 """Days until the simulated city stands still; about nineteen minutes."""
 
+BETTER_DAY: Final = 12.0
+BAD_DAY: Final = 17.0
+WORSE_DAY: Final = 19.0
+THIEF_DAY: Final = 22.0
+MENDED_DAY: Final = 24.0
+"""Days before which the story that tells itself does not go on; ``--check`` goes on as soon as it can."""
+
 LEAK_NODE: Final = "143"
 LEAK_SIZE_LS: Final = 12.0
 LEAK_GUARD: Final = "gw-149"

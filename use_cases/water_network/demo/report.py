@@ -1,4 +1,4 @@
-"""The table at the end of a check: what was seen, in figures."""
+"""The tables at the end of a check: what was seen, in figures."""
 
 from rich.console import Group
 from rich.table import Table
@@ -9,13 +9,18 @@ from use_cases.water_network.demo.findings import Findings
 
 
 def tables(findings: Findings) -> Group:
-    """What the check saw, and the account of every device's readings."""
-    return Group(_summary(findings), _accounts(findings))
+    """What the check saw, what was refused, and the account of every device's readings."""
+    return Group(_summary(findings), _rollouts(findings), _refusals(findings), _accounts(findings))
+
+
+def facts(findings: Findings) -> list[tuple[str, str]]:
+    """The headline figures, each with its name."""
+    return [*_totals(findings), *_leak(findings), *_center(findings), *_costs(findings)]
 
 
 def _summary(findings: Findings) -> Table:
     table = Table(title=_("What was seen"), show_header=False, title_justify="left")
-    for name, value in (*_totals(findings), *_leak(findings), *_costs(findings)):
+    for name, value in facts(findings):
         table.add_row(name, value)
     return table
 
@@ -48,6 +53,18 @@ def _leak(findings: Findings) -> list[tuple[str, str]]:
     ]
 
 
+def _center(findings: Findings) -> list[tuple[str, str]]:
+    during = [one for one in findings.escalations if one["received_ms"] >= findings.leak_opened_ms]
+    right = sum(one["label"] == plan.LEAK_GUARD for one in during)
+    return [
+        (_("questions to the center"), str(len(findings.escalations))),
+        (
+            _("leak's zone named, of the questions since it opened"),
+            _("{right} of {all}").format(right=right, all=len(during)),
+        ),
+    ]
+
+
 def _costs(findings: Findings) -> list[tuple[str, str]]:
     rows = [
         (_("inference, median µs, {runtime}").format(runtime=runtime), f"{spent:.0f}")
@@ -63,13 +80,35 @@ def _costs(findings: Findings) -> list[tuple[str, str]]:
     return rows
 
 
+def _rollouts(findings: Findings) -> Table:
+    heads = (_("RELEASE"), _("GROUP"), _("STATE"), _("DONE"), _("FAILED"), _("SPARED"), _("WHY"))
+    table = _table(_("Rollouts"), heads)
+    for went in findings.rollouts:
+        counts = (len(went.done), len(went.failures), len(went.untouched))
+        why = "; ".join(went.failures.values()) or went.reason
+        table.add_row(f"{went.release} ({went.version})", went.group, went.state, *map(str, counts), why)
+    return table
+
+
+def _refusals(findings: Findings) -> Table:
+    table = _table(_("Refused updates"), (_("DEVICE"), _("WHAT"), _("REFUSED AS"), _("REASON")))
+    for one in findings.refusals:
+        table.add_row(one.device, one.what, one.refusal, one.detail)
+    return table
+
+
 def _accounts(findings: Findings) -> Table:
-    table = Table(title=_("Every reading, from the meter to the row"), title_justify="left")
     heads = (_("DEVICE"), _("SERVED"), _("STORED"), _("KILLED"), _("CUT SHORT"), _("LOST"), _("DOUBLED"))
-    for head in heads:
-        table.add_column(head, justify="left" if head == heads[0] else "right")
+    table = _table(_("Every reading, from the meter to the row"), heads)
     for each in findings.accounts:
         wrong = (len(each.cut_short), len(each.lost), len(each.doubled))
         numbers = (each.served, each.stored, each.kills, *wrong)
         table.add_row(each.device, *map(str, numbers))
+    return table
+
+
+def _table(title: str, heads: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head)
     return table

@@ -14,11 +14,18 @@ from use_cases.water_network.demo.observe import CityView, DeviceView
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 EVENTS_SHOWN: Final = 6
+OTHER_LINES: Final = 10
+"""Lines of the screen that are neither devices nor events."""
+
+TROUBLES: Final = frozenset({"update_refused", "update_rolled_back", "update_failed"})
+"""Events that tell of an update that a device did not keep."""
 
 
-def city(view: CityView, plant_s: float, note: str) -> RenderableType:
-    """The whole screen; ``plant_s`` is the plant's time in seconds, ``note`` what goes on."""
-    return Group(_head(view, plant_s, note), _devices(view), _pressure(view), _events(view), _foot())
+def city(view: CityView, plant_s: float, note: str, height: int) -> RenderableType:
+    """The whole screen of ``height`` lines; ``plant_s`` is the plant's time, ``note`` what goes on."""
+    room = height - OTHER_LINES - len(view.devices)
+    events = _events(view, max(1, min(EVENTS_SHOWN, room)))
+    return Group(_head(view, plant_s, note), _devices(view), _pressure(view), _story(view), events, _foot())
 
 
 def plant_clock(plant_s: float) -> str:
@@ -64,6 +71,7 @@ def _devices(view: CityView) -> Table:
         (_("PRESSURE m"), "right"),
         (_("FLOW L/s"), "right"),
         (_("AGE"), "right"),
+        (_("MODEL"), "left"),
         (_("ANSWER"), "left"),
         (_("SCORE"), "right"),
         (_("HEALTH"), "left"),
@@ -75,14 +83,14 @@ def _devices(view: CityView) -> Table:
 
 
 def _row(device: DeviceView) -> tuple[str, ...]:
-    runtime = device.post.runtime + ("" if device.post.isolation == "worker" else _(" in-process"))
     return (
         device.post.device,
-        runtime,
+        device.post.runtime,
         _number(device.pressure, 2),
         _number(device.flow, 1),
         age(device.reading_age_ms),
-        device.label or _("gathering history"),
+        device.version or "-",
+        device.label or _("gathering"),
         _number(device.score, 2),
         " ".join(device.health) or device.state,
     )
@@ -97,9 +105,44 @@ def _pressure(view: CityView) -> Text:
     return Text(_("pressure at {device}  {line}").format(device=plan.LEAK_GUARD, line=line), no_wrap=True)
 
 
-def _events(view: CityView) -> Panel:
-    lines = [_event(event, view.now_ms) for event in reversed(view.events[-EVENTS_SHOWN:])]
-    return Panel("\n".join(lines) or _("no event yet"), title=_("events"), title_align="left")
+def _story(view: CityView) -> Text:
+    """Where the newest rollout is, what the center said last, what was refused last."""
+    refused = next((one for one in reversed(view.events) if one["name"] in TROUBLES), None)
+    lines = (
+        _rollout(view.rollout) if view.rollout else _("no rollout yet"),
+        _answer(view.escalation, view.now_ms) if view.escalation else _("no answer of the center's yet"),
+        _event(refused, view.now_ms) if refused else _("no update was refused yet"),
+    )
+    heads = (_("rollout"), _("center "), _("refused"))
+    return Text(
+        "\n".join(f"{head}  {line}" for head, line in zip(heads, lines, strict=True)),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _rollout(rollout: dict[str, Any]) -> str:
+    counts = rollout["counts"]
+    moving = " ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return _("{name} {release} ({version}) for {group}: {state}; {moving}; {reason}").format(
+        **{key: rollout[key] for key in ("name", "release", "version", "group", "state", "reason")},
+        moving=moving,
+    )
+
+
+def _answer(escalation: dict[str, Any], now_ms: int) -> str:
+    return _("zone {label} ({confidence:.0%}), {age} ago, asked by {device}").format(
+        label=escalation["label"],
+        confidence=escalation["confidence"],
+        age=age(now_ms - escalation["answered_ms"]),
+        device=escalation["device"],
+    )
+
+
+def _events(view: CityView, count: int) -> Panel:
+    lines = [_event(event, view.now_ms) for event in reversed(view.events[-count:])]
+    content = Text("\n".join(lines) or _("no event yet"), no_wrap=True, overflow="ellipsis")
+    return Panel(content, title=_("events"), title_align="left")
 
 
 def _event(event: dict[str, Any], now_ms: int) -> str:

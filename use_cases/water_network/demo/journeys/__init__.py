@@ -1,1 +1,1 @@
-"""The journeys of the demonstration, one a file: each does something to the city and observes what comes of it."""
+"""The journeys of the demonstration, one a file: each does something and observes what comes of it."""

@@ -1,4 +1,4 @@
-"""A better model is published, signed, and rolled out in waves under kills; then the policy calibrated for it."""
+"""A better model is published and rolled out in waves under kills; then the policy made for it."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def policy(stage: Stage) -> None:
 
 
 class _Kills:
-    """Kills the process that moves rollouts during the first wave, and an agent on probation in a later one."""
+    """Kills the rollouts process during the first wave, and an agent on probation in a later one."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
