@@ -14,15 +14,16 @@ from tests.support.waiting import wait_until
 
 pytest.importorskip("wntr")
 
-COMMAND = [sys.executable, "-m", "use_cases.water_network.demo", "--check"]
+COMMAND = [sys.executable, "-m", "use_cases.water_network.demo"]
 
 
 @contextmanager
-def demo(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+def demo(temporary: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """The demonstration with ``temporary`` for its folder; whatever happens, none of it is left."""
     process = subprocess.Popen(
-        COMMAND,
+        (*COMMAND, *options),
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={"PATH": "/usr/bin:/bin:/usr/sbin", "TMPDIR": str(temporary)},
@@ -56,13 +57,14 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     ("moment", "number"),
     [
         ("Starting the fleet server", signal.SIGINT),
+        ("Holding the key ceremony", signal.SIGTERM),
         ("Enrolling gw-149", signal.SIGTERM),
         ("first reading of every agent", signal.SIGINT),
     ],
-    ids=["server starts", "enrolling", "agents run"],
+    ids=["server starts", "ceremony", "enrolling", "agents run"],
 )
 def test_a_stop_leaves_nothing(tmp_path: Path, moment: str, number: signal.Signals) -> None:
-    with demo(tmp_path) as process:
+    with demo(tmp_path, "--check") as process:
         read_until(process, moment)
         process.send_signal(number)
         assert process.stderr is not None
@@ -73,8 +75,21 @@ def test_a_stop_leaves_nothing(tmp_path: Path, moment: str, number: signal.Signa
 
 
 def test_a_killed_demonstration_takes_its_processes_along(tmp_path: Path) -> None:
-    with demo(tmp_path) as process:
+    with demo(tmp_path, "--check") as process:
         read_until(process, "first reading of every agent")
         assert processes_of(tmp_path)
         process.kill()
     wait_until(lambda: not processes_of(tmp_path), "no process is left", 30)
+
+
+def test_a_stop_ends_the_live_view_and_its_story(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        wait_until(
+            lambda: any("conductor" in " ".join(each.cmdline()) for each in processes_of(tmp_path)),
+            "the story begins",
+            90,
+        )
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 130
+    assert not processes_of(tmp_path)
+    assert not list(tmp_path.iterdir())

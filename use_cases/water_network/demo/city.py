@@ -112,7 +112,7 @@ def _start(city: City, say: Say) -> None:
             )
         )
         enroll(city.operator, city.folder, post, city.plant_port)
-    city.operator.save_groups()
+    city.operator.save_group()
     pause()
     say(_("Computing the network's hydraulics and starting the Modbus plant"))
     city.plant.start()

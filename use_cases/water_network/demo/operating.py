@@ -27,10 +27,9 @@ _MAKERS: Final[dict[int, Callable[[Path], None]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A rollout to start: which release of what, for which group, in which waves, and why."""
+    """A rollout to start: which release of what, in which waves, and why; for the group of the plan."""
 
     release: int
-    group: str
     waves: str
     reason: str
     kind: str = "model"
@@ -77,10 +76,9 @@ class Operator:
         """Make the offline keys; the machine that is never online is this one."""
         self.fleet("key", "ceremony", "--keys", str(self._keys))
 
-    def save_groups(self) -> None:
+    def save_group(self) -> None:
         """Save who is meant by the rollouts."""
-        for name, terms in plan.GROUPS.items():
-            self.fleet("group", "set", name, *terms)
+        self.fleet("group", "set", plan.GROUP, *plan.GROUP_FILTER)
 
     def publish(self, release: int) -> None:
         """Sign the leak model's ``release`` and publish it."""
@@ -97,7 +95,7 @@ class Operator:
         """Begin to carry ``order`` out; the rollout's id."""
         said = self.fleet(
             "rollout", "start", f"--{order.kind}", order.name, "--release", str(order.release),
-            "--group", order.group, "--wave", order.waves, "--soak", "1s", "--reason", order.reason, "--json",
+            "--group", plan.GROUP, "--wave", order.waves, "--soak", "1s", "--reason", order.reason, "--json",
         )  # fmt: skip
         page: dict[str, Any] = json.loads(said)
         return str(page["rollout"]["id"])

@@ -45,11 +45,10 @@ POLICY: Final = "leak"
 BETTER_POLICY: Final = 3
 """The policy that was calibrated for the better model."""
 
-EVERYBODY: Final = "network"
-TRIAL: Final = "trial"
-GROUPS: Final = {EVERYBODY: ("site=net3",), TRIAL: ("id=gw-2*",)}
-"""Groups of devices and their filters. No gateway of the trial is near the leak: beside an alarm that
-rings already, one that a model makes up would not be noticed."""
+GROUP: Final = "quiet"
+GROUP_FILTER: Final = ("id=gw-2*",)
+"""Who gets updates while the leak is open: gateways away from it. On probation a model is blamed for
+alarms that the one before it did not raise, and near the leak they are right."""
 
 PROBATION_S: Final = 3.0
 PROBATION_WINDOWS: Final = 12
@@ -108,9 +107,6 @@ POSTS: Final = (
     Post("gw-247", 11, Source.NETWORK, "litert"),
     Post("gw-main", 12, Source.RECORD, "litert"),
 )
-
-
-NETWORK: Final = tuple(post for post in POSTS if post.source is Source.NETWORK)
 
 
 def scenario(seed: int) -> Scenario:

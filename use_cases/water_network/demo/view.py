@@ -124,9 +124,8 @@ def _story(view: CityView) -> Text:
 def _rollout(rollout: dict[str, Any]) -> str:
     counts = rollout["counts"]
     moving = " ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return _("{name} {release} ({version}) for {group}: {state}; {moving}; {reason}").format(
-        **{key: rollout[key] for key in ("name", "release", "version", "group", "state", "reason")},
-        moving=moving,
+    return _("{name} {release}: {state}; {moving}; {reason}, for {group}").format(
+        **{key: rollout[key] for key in ("name", "release", "state", "reason", "group")}, moving=moving
     )
 
 

@@ -10,14 +10,14 @@ from use_cases.water_network.demo.stage import Stage
 
 
 def model(stage: Stage) -> None:
-    """Every gateway of the network must run the better model at the end, whoever was killed."""
+    """Every gateway of the group must run the better model at the end, whoever was killed."""
     stage.say(_("Publishing a better model, release {release}").format(release=plan.BETTER))
     stage.operator.publish(plan.BETTER)
-    order = Order(plan.BETTER, plan.EVERYBODY, "1,50%,100%", _("knows leaks elsewhere"))
+    order = Order(plan.BETTER, "1,50%,100%", _("knows leaks elsewhere"))
     went = roll_out(stage, order, _Kills(stage))
     stage.require(
-        _("every gateway of the network runs release {release}").format(release=plan.BETTER),
-        holds=went.state == "done" and len(went.done) == len(plan.NETWORK),
+        _("every gateway of the group runs release {release}").format(release=plan.BETTER),
+        holds=went.state == "done" and not went.failures,
     )
 
 
@@ -25,7 +25,7 @@ def policy(stage: Stage) -> None:
     """The threshold of the old policy was learned for the old model; the new one comes with its own."""
     stage.say(_("Publishing the policy that was calibrated for it"))
     stage.operator.publish_policy()
-    order = Order(plan.BETTER_POLICY, plan.EVERYBODY, "50%,100%", _("calibrated"), "policy", plan.POLICY)
+    order = Order(plan.BETTER_POLICY, "50%,100%", _("calibrated"), "policy", plan.POLICY)
     went = roll_out(stage, order)
     stage.require(_("every gateway has the policy"), holds=went.state == "done")
 

@@ -12,14 +12,14 @@ def bad(stage: Stage) -> None:
     """Its golden inputs fail on the device before it is ever used."""
     stage.say(_("Publishing release {release}, packed with wrong golden inputs").format(release=plan.BAD))
     stage.operator.publish(plan.BAD)
-    _stopped(stage, roll_out(stage, Order(plan.BAD, plan.TRIAL, "1,100%", _("more training"))), "failed")
+    _stopped(stage, roll_out(stage, Order(plan.BAD, "1,100%", _("more training"))), "failed")
 
 
 def worse(stage: Stage) -> None:
     """It passes its golden inputs, and cries wolf in probation."""
     stage.say(_("Publishing release {release}, which sees leaks everywhere").format(release=plan.WORSE))
     stage.operator.publish(plan.WORSE)
-    _stopped(stage, roll_out(stage, Order(plan.WORSE, plan.TRIAL, "1,100%", _("mended"))), "rolled_back")
+    _stopped(stage, roll_out(stage, Order(plan.WORSE, "1,100%", _("mended"))), "rolled_back")
 
 
 def _stopped(stage: Stage, went: Rollout, how: str) -> None:

@@ -12,7 +12,7 @@ def accepted(stage: Stage) -> None:
     """The device that refused the release before takes the one above it."""
     stage.say(_("Publishing a mended model, release {release}").format(release=plan.MENDED))
     stage.operator.publish(plan.MENDED)
-    went = roll_out(stage, Order(plan.MENDED, plan.TRIAL, "50%,100%", _("mended, counted up")))
+    went = roll_out(stage, Order(plan.MENDED, "50%,100%", _("mended, counted up")))
     stage.require(
         _("the device that took release {old} back runs release {new}").format(
             old=plan.WORSE, new=plan.MENDED

@@ -29,7 +29,9 @@ def roll_out(stage: Stage, order: Order, meanwhile: Meanwhile | None = None) -> 
     """
     identity = stage.operator.start_rollout(order)
     page = stage.observer.rollout(identity)
-    went = Rollout(identity, order.release, page["rollout"]["version"], order.group, order.reason)
+    went = Rollout(
+        identity, order.release, page["rollout"]["version"], page["rollout"]["group"], order.reason
+    )
     stage.findings.rollouts.append(went)
     log = stage.folder / "logs" / f"rollout-{len(stage.findings.rollouts)}.log"
     watch = Child("fleet rollout watch", stage.operator.watching(identity), log)

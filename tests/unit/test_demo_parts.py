@@ -1,0 +1,74 @@
+"""Parts of the demonstration that need no city: configuration, policies, the view on a small terminal."""
+
+import tomllib
+from io import StringIO
+
+import pytest
+
+pytest.importorskip("wntr")
+
+from rich.console import Console
+
+from fleet_console.enrolling import skeleton, updates_section
+from fleet_protocol.policy import parse
+from use_cases.water_network.demo import plan, view
+from use_cases.water_network.demo.devices import configured
+from use_cases.water_network.demo.observe import CityView, DeviceView
+from use_cases.water_network.demo.policies import PACK, in_fast_time
+
+
+def test_a_device_has_terms_of_updates_at_the_speed_of_the_demonstration() -> None:
+    enrolled = skeleton(
+        "gw-149",
+        "simulated",
+        "localhost",
+        1,
+        updates_section("https://localhost:2/v1/updates", has_roots=True),
+    )
+    config = tomllib.loads(configured(enrolled, plan.POSTS[1], 5020))
+    assert config["updates"]["probation_windows"] == plan.PROBATION_WINDOWS
+    assert config["updates"]["probation_s"] == plan.PROBATION_S
+    assert config["sensors"][0]["unit"] == plan.POSTS[1].unit
+    assert config["models"][0]["policy"] == "leak.toml"
+
+
+@pytest.mark.parametrize("name", ["leak.toml", "leak_2.toml"])
+def test_a_policy_in_fast_time_differs_in_its_budget_alone(name: str) -> None:
+    text = (PACK / "policies" / name).read_text()
+    before, after = tomllib.loads(text), tomllib.loads(in_fast_time(text))
+    budget = after["escalation"].pop("budget")
+    assert budget != before["escalation"].pop("budget")
+    assert before == after
+    assert parse(in_fast_time(text).encode()).escalation is not None
+
+
+def city() -> CityView:
+    devices = tuple(
+        DeviceView(post, "online", 61.25, 120.5, 300, "1.1.0", "normal", 0.12, ()) for post in plan.POSTS
+    )
+    counts = {"readings": 123_456, "events": 20, "lost_records": 0}
+    events = tuple(
+        {"device": "gw-149", "time_ms": 0, "name": name, "text": f"text of {name} " * 8}
+        for name in ("leak", "update_refused", "burst", "leak")
+    )
+    rollout = {
+        "name": "pressure_leak", "release": 2, "version": "1.1.0", "group": plan.GROUP, "state": "running",
+        "counts": {"done": 1, "assigned": 2, "waiting": 3, "failed": 0}, "reason": "knows leaks elsewhere",
+    }  # fmt: skip
+    answer = {"device": "gw-207", "label": "gw-149", "confidence": 0.97, "answered_ms": 0}
+    return CityView(1_000, devices, events, counts, 120.0, (1.0, 2.0), (), rollout, answer)
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 40), (80, 24)])
+def test_the_view_fits_the_terminal_and_tells_the_story(width: int, height: int) -> None:
+    out = StringIO()
+    console = Console(file=out, width=width, height=height, force_terminal=False)
+    console.print(view.city(city(), 9.5 * 86_400, "a note", height))
+    lines = out.getvalue().rstrip("\n").split("\n")
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    text = out.getvalue()
+    assert "1 done 2 assigned 3 waiting" in text
+    assert "zone gw-149 (97%)" in text
+    assert "refused  1.0 s ago  gw-149  update_refused" in text
+    assert "q quits" in text
