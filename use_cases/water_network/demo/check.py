@@ -46,6 +46,7 @@ def run(city: City, observer: Observer, say: Say) -> Findings:
     again.refused(stage)
     stolen.forged_and_replayed(stage)
     mended.accepted(stage)
+    leak.guard_killed(stage)
     findings.latency = observer.latency()
     account.inference_times(stage)
     say(_("Stopping the plant"))

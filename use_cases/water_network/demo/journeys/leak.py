@@ -1,4 +1,4 @@
-"""The models answer; a leak opens, and the gateway that guards it finds it."""
+"""The models answer; a leak opens, and the gateway that guards it finds it; at the end it is killed."""
 
 from typing import Final
 
@@ -32,6 +32,10 @@ def found(stage: Stage) -> None:
         opens_in_s + LEAK_DAYS * DAY_S + WITHIN_S,
     )
     stage.say(_("{device} has raised the leak").format(device=plan.LEAK_GUARD))
+
+
+def guard_killed(stage: Stage) -> None:
+    """Kill the gateway that watches the leak: it comes again."""
     stage.kill(plan.LEAK_GUARD)
     stage.until(_("the killed agent reports again"), reporting(stage))
 
