@@ -13,6 +13,8 @@ from fleet_console.enrolling import skeleton, updates_section
 from fleet_protocol.policy import parse
 from use_cases.water_network.demo import plan, view
 from use_cases.water_network.demo.devices import configured
+from use_cases.water_network.demo.findings import Rollout
+from use_cases.water_network.demo.journeys.rolling import write_down
 from use_cases.water_network.demo.observe import CityView, DeviceView
 from use_cases.water_network.demo.policies import PACK, in_fast_time
 
@@ -72,3 +74,23 @@ def test_the_view_fits_the_terminal_and_tells_the_story(width: int, height: int)
     assert "zone gw-149 (97%)" in text
     assert "refused  1.0 s ago  gw-149  update_refused" in text
     assert "q quits" in text
+
+
+def test_a_rollout_is_written_down_as_it_moves() -> None:
+    def page(state: str, *devices: tuple[str, str, str]) -> dict[str, object]:
+        members = [{"id": i, "state": s, "update": u, "detail": f"{i} {s}"} for i, s, u in devices]
+        return {"rollout": {"state": state, "detail": ""}, "waves": [{"devices": members}]}
+
+    went = Rollout("1", plan.WORSE, "1.1.2", plan.GROUP, "mended")
+    on_trial = page("running", ("a", "assigned", "probation"), ("b", "waiting", ""))
+    for moment in (
+        on_trial,
+        on_trial,
+        page("failed", ("a", "failed", "rolled_back"), ("b", "withdrawn", "")),
+    ):
+        write_down(went, moment)
+    assert [sample.counts for sample in went.samples] == [
+        {"probation": 1, "waiting": 1},
+        {"failed": 1, "withdrawn": 1},
+    ]
+    assert (went.state, went.failures, went.untouched) == ("failed", {"a": "a failed"}, ("b",))

@@ -6,7 +6,7 @@ from html import escape
 from typing import Final
 
 from fleet_protocol.targets import WORDS, Refusal
-from fleet_protocol.texts import _
+from fleet_protocol.texts import _, mark
 from hil.page import accounts, document, table
 from use_cases.water_network.demo import plan, plots
 from use_cases.water_network.demo.findings import Findings, Rollout
@@ -20,6 +20,16 @@ ALARM: Final = 0.5
 
 ANSWERS: Final = 30
 """Escalations in the table."""
+
+_PLACES: Final = {
+    "done": mark("runs it"),
+    "probation": mark("on probation"),
+    "assigned": mark("under way"),
+    "waiting": mark("waits for its wave"),
+    "withdrawn": mark("spared"),
+    "failed": mark("has not kept it"),
+}
+"""What the colors of a rollout's curve mean."""
 
 _STYLE: Final = """
 :root { --trial: light-dark(#7aa7d9, #a9cdf2); --idle: #8884; --open: #d0402022; --spared: #8888; }
@@ -103,9 +113,8 @@ def _escalations(findings: Findings) -> list[str]:
 
 def _rollouts(findings: Findings) -> list[str]:
     key = "".join(
-        f'<span><i style="background:{color}"></i>{escape(_(place))}</span>'
-        for place, color in plots.PLACES.items()
-        if place != "left"
+        f'<span><i style="background:{plots.PLACES[place]}"></i>{escape(_(words))}</span>'
+        for place, words in _PLACES.items()
     )
     story = _("Devices by state since each rollout began. A failure in the first wave ends a rollout.")
     parts = [_head(_("Rollouts"), story), f'<p class="key">{key}</p>']
@@ -153,7 +162,7 @@ def _account(findings: Findings) -> list[str]:
 
 
 def _folded(title: str, content: str) -> str:
-    return f"<details open><summary>{escape(title)}</summary>{content}</details>"
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
 def _head(title: str, story: str) -> str:

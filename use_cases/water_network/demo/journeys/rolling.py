@@ -61,7 +61,7 @@ def members(page: Page) -> list[dict[str, Any]]:
 def _follow(stage: Stage, went: Rollout, meanwhile: Meanwhile | None) -> None:
     def is_over() -> bool:
         page = stage.observer.rollout(went.id)
-        _write_down(went, page)
+        write_down(went, page)
         if meanwhile is not None:
             meanwhile(page)
         return went.state in ENDED and all(one["state"] in SETTLED for one in members(page))
@@ -69,7 +69,8 @@ def _follow(stage: Stage, went: Rollout, meanwhile: Meanwhile | None) -> None:
     stage.until(_("the rollout of release {release} ends").format(release=went.release), is_over, WITHIN_S)
 
 
-def _write_down(went: Rollout, page: Page) -> None:
+def write_down(went: Rollout, page: Page) -> None:
+    """Keep what ``page`` shows, and a sample where devices have moved."""
     devices = members(page)
     counts = dict(Counter(_place(device) for device in devices))
     if not went.samples or went.samples[-1].counts != counts:
