@@ -142,6 +142,12 @@ class Observer:
         ]
         return found[0] if found else {}
 
+    def running(self, device: str) -> int:
+        """The release of the leak model that a device says it runs; 0 where it runs none."""
+        reported = self._server.get(f"/v1/devices/{device}").content["reported"] or {}
+        found = [each["release"] for each in reported.get("models", []) if each["name"] == plan.MODEL]
+        return int(found[0]) if found else 0
+
     def raised(self, device: str, code: str) -> list[str]:
         """The details under which a device raises ``code`` now."""
         page = self._server.get(f"/v1/devices/{device}").content

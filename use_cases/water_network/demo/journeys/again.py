@@ -11,7 +11,7 @@ def refused(stage: Stage) -> None:
     """Assign the worse release to the device that has taken it back."""
     device = where_it_failed(stage)
     stage.say(_("Assigning release {release} to {device} again").format(release=plan.WORSE, device=device))
-    stage.until(_("nothing is refused before"), lambda: not stage.observer.update(device)["refusal"])
+    stage.until(_("nothing is refused before"), lambda: not stage.observer.update(device).get("refusal"))
     stage.operator.assign(device, plan.WORSE)
     stage.until(_("{device} refuses it").format(device=device), lambda: _is_refused(stage, device))
 
@@ -24,7 +24,7 @@ def where_it_failed(stage: Stage) -> str:
 
 def _is_refused(stage: Stage, device: str) -> bool:
     update = stage.observer.update(device)
-    if update["refusal"] != Refusal.FAILED_HERE or update["installed"] != plan.BETTER:
+    if update.get("refusal") != Refusal.FAILED_HERE or stage.observer.running(device) != plan.BETTER:
         return False
     what = f"{plan.MODEL} {update['release']}"
     stage.findings.refusals.append(

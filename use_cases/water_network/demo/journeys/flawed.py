@@ -30,6 +30,6 @@ def _stopped(stage: Stage, went: Rollout, how: str) -> None:
     for device, reason in went.failures.items():
         stage.until(
             _("{device} runs release {release} again").format(device=device, release=plan.BETTER),
-            lambda device=device: stage.observer.update(device)["installed"] == plan.BETTER,  # type: ignore[misc] # bound
+            lambda device=device: stage.observer.running(device) == plan.BETTER,  # type: ignore[misc] # bound
         )
         stage.say(_("{device} refused it: {reason} ({how})").format(device=device, reason=reason, how=how))
