@@ -97,9 +97,7 @@ def refit(
     """
     if layout.step_s != step_s:
         return None
-    longest: dict[str, bytes] = {}
-    for metric, values in zip(layout.rings, memory.rings, strict=True):
-        longest[metric] = max(longest.get(metric, b""), values, key=len)
+    longest = _longest(memory, layout)
     metrics = dict(zip(dict.fromkeys(layout.rings), memory.metrics, strict=True))
     wanted = dict.fromkeys(feature.metric for feature in features)
     return WindowsMemory(
@@ -108,6 +106,29 @@ def refit(
         [longest.get(feature.metric, b"")[-FLOAT32_BYTES * feature.window :] for feature in features],
         [metrics.get(metric, UNSEEN) for metric in wanted],
     )
+
+
+def beyond(memory: WindowsMemory, layout: Layout, features: Sequence[Feature]) -> dict[str, bytes]:
+    """By metric of ``features``, what ``memory`` holds of it, where that is more than they look at.
+
+    Raises:
+        ValueError: ``memory`` is not of ``layout``.
+    """
+    looked_at: dict[str, int] = {}
+    for feature in features:
+        looked_at[feature.metric] = max(looked_at.get(feature.metric, 0), feature.window)
+    return {
+        metric: values
+        for metric, values in _longest(memory, layout).items()
+        if metric in looked_at and len(values) > FLOAT32_BYTES * looked_at[metric]
+    }
+
+
+def _longest(memory: WindowsMemory, layout: Layout) -> dict[str, bytes]:
+    longest: dict[str, bytes] = {}
+    for metric, values in zip(layout.rings, memory.rings, strict=True):
+        longest[metric] = max(longest.get(metric, b""), values, key=len)
+    return longest
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(Memory)

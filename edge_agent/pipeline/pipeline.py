@@ -178,11 +178,11 @@ class _Watch:
             self.pulse.restore(memory.vitals)
         if memory.windows is None:
             return
-        if memory.digest == self.digest:
+        if memory.layout is None:
+            if memory.digest != self.digest:
+                return
             self._windows.restore(memory.windows, shift_ms)
-        elif memory.layout is None or not self._windows.restore_other(
-            memory.windows, memory.layout, shift_ms
-        ):
+        elif not self._windows.restore_other(memory.windows, memory.layout, shift_ms):
             return
         self._answered = memory.answered
         if self._rules is not None and self._rules.name == memory.policy:

@@ -15,7 +15,15 @@ from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from edge_agent.pipeline.memory import FLOAT32_BYTES, MAX_HELD, Layout, MetricMemory, WindowsMemory, refit
+from edge_agent.pipeline.memory import (
+    FLOAT32_BYTES,
+    MAX_HELD,
+    Layout,
+    MetricMemory,
+    WindowsMemory,
+    beyond,
+    refit,
+)
 from fleet_protocol.manifest import Feature
 from fleet_protocol.texts import _
 
@@ -140,6 +148,8 @@ class Windows:
             self._metrics.setdefault(feature.metric, _Metric()).rings.append(ring)
         self.metrics: Final = tuple(self._metrics)
         """The metrics that it needs, each once."""
+        self._kept: Final[dict[str, _Ring]] = {}
+        """What a version before looked further back to, by metric: should that one come back, it can see."""
         self._bucket = 0
         self._start_ms = math.inf
         """Where the open bucket begins; nowhere before the first sample."""
@@ -184,22 +194,20 @@ class Windows:
         return WindowsMemory(
             self._start_ms,
             self._bucket,
-            [ring.values() for ring in self._rings],
+            [ring.values() for ring in (*self._rings, *self._kept.values())],
             [metric.memory() for metric in self._metrics.values()],
         )
 
     @property
     def layout(self) -> Layout:
         """What the rings of its memory hold."""
-        return Layout(self._step_s, [feature.metric for feature in self._features])
+        return Layout(self._step_s, [*(feature.metric for feature in self._features), *self._kept])
 
     def succeed(self, before: "Windows") -> None:
         """Go on in the middle of a bucket where ``before`` is, as far as what it has fits."""
         memory = before.memory()
-        fitting = refit(memory, before.layout, self._step_s, self._features) if memory else None
-        if fitting is None:
+        if memory is None or not self.restore_other(memory, before.layout, 0):
             return
-        self.restore(fitting, 0)
         for name, metric in self._metrics.items():
             if name in before._metrics:
                 metric.take_open(before._metrics[name])
@@ -211,9 +219,12 @@ class Windows:
             ValueError: ``memory`` is not of ``layout``.
         """
         fitting = refit(memory, layout, self._step_s, self._features)
-        if fitting is not None:
-            self.restore(fitting, shift_ms)
-        return fitting is not None
+        if fitting is None:
+            return False
+        self.restore(fitting, shift_ms)
+        for metric, values in beyond(memory, layout, self._features).items():
+            self._keep(metric, values)
+        return True
 
     def restore(self, memory: WindowsMemory, shift_ms: int) -> None:
         """Go on where windows of the same features left off; what was in the open bucket is gone.
@@ -233,3 +244,9 @@ class Windows:
             ring.refill(values)
         for metric, remembered in zip(self._metrics.values(), memory.metrics, strict=True):
             metric.restore(remembered)
+
+    def _keep(self, metric: str, values: bytes) -> None:
+        ring = _Ring(len(values) // FLOAT32_BYTES)
+        ring.refill(values)
+        self._kept[metric] = ring
+        self._metrics[metric].rings.append(ring)

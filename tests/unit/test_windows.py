@@ -140,3 +140,36 @@ def reference(arrivals: dict[int, float], until: int, length: int) -> list[list[
         if len(series) >= length:
             found.append([pytest.approx(value, rel=1e-6, abs=1e-6) for value in series[-length:]])
     return found
+
+
+def test_a_version_that_looks_back_less_does_not_cost_the_one_before_its_history() -> None:
+    long = Windows([feature("a", 8)], 1.0)
+    assert fed(long, {at: float(at) for at in range(0, 10_000, 1_000)}, 10_000)
+    short = Windows([feature("a", 2)], 1.0)
+    short.succeed(long)
+    memory = short.memory()
+    assert memory is not None
+    restarted = Windows([feature("a", 2)], 1.0)
+    assert restarted.restore_other(memory, short.layout, 0)
+    for before in (short, restarted):
+        again = Windows([feature("a", 8)], 1.0)
+        again.succeed(before)
+        assert again.layout.rings == ["a"]
+        windows = fed(again, {11_000: 11_000.0}, 12_000)
+        assert windows
+        assert len(windows[0]) == 8
+
+
+def test_what_was_kept_longer_goes_on_and_is_forgotten_in_a_silence() -> None:
+    long = Windows([feature("a", 8)], 1.0)
+    fed(long, {at: float(at) for at in range(0, 10_000, 1_000)}, 10_000)
+    short = Windows([feature("a", 2)], 1.0)
+    short.succeed(long)
+    fed(short, {at: float(at) for at in range(10_000, 13_000, 1_000)}, 13_000)
+    again = Windows([feature("a", 8)], 1.0)
+    again.succeed(short)
+    assert fed(again, {13_000: 13_000.0}, 14_000)[-1][-3:] == [11_000.0, 12_000.0, 13_000.0]
+    fed(short, {40_000: 40_000.0}, 41_000)
+    silent = Windows([feature("a", 8)], 1.0)
+    silent.succeed(short)
+    assert not fed(silent, {41_000: 41_000.0}, 42_000)

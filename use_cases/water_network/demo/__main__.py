@@ -75,7 +75,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 def _check(folder: Path, console: Console, page_file: Path) -> int:
     def say(text: str) -> None:
-        console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False)
+        console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True)
 
     with running_city(folder, SEED, say) as city, connect(None, None, folder / "server") as server:
         findings = check.run(city, Observer(server), say)

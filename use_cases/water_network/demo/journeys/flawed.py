@@ -32,4 +32,4 @@ def _stopped(stage: Stage, went: Rollout, how: str) -> None:
             _("{device} runs release {release} again").format(device=device, release=plan.BETTER),
             lambda device=device: stage.observer.running(device) == plan.BETTER,  # type: ignore[misc] # bound
         )
-        stage.say(_("{device} refused it: {reason} ({how})").format(device=device, reason=reason, how=how))
+        stage.say(_("{device} {how}: {reason}").format(device=device, reason=reason, how=how))
