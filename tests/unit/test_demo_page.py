@@ -46,7 +46,9 @@ def findings() -> Findings:
         escalation("gw-207", 9.5, "gw-149"),
         escalation("gw-213", 9.6, ""),
     ]
-    went = Rollout("1", plan.BAD, "1.1.1", plan.GROUP, "more <training>", "failed", "1 failed")
+    went = Rollout(
+        "1", "model pressure_leak", plan.BAD, "1.1.1", plan.GROUP, "more <training>", "failed", "1 failed"
+    )
     went.samples = [Sample(0, {"waiting": 6}), Sample(2_000, {"failed": 1, "withdrawn": 5})]
     went.failures = {"gw-213": "golden inputs & outputs differ"}
     found.rollouts = [went]

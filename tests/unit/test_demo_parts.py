@@ -81,7 +81,7 @@ def test_a_rollout_is_written_down_as_it_moves() -> None:
         members = [{"id": i, "state": s, "update": u, "detail": f"{i} {s}"} for i, s, u in devices]
         return {"rollout": {"state": state, "detail": ""}, "waves": [{"devices": members}]}
 
-    went = Rollout("1", plan.WORSE, "1.1.2", plan.GROUP, "mended")
+    went = Rollout("1", "model pressure_leak", plan.WORSE, "1.1.2", plan.GROUP, "mended")
     on_trial = page("running", ("a", "assigned", "probation"), ("b", "waiting", ""))
     for moment in (
         on_trial,

@@ -23,6 +23,8 @@ class Rollout:
     """One rollout as it went; ``failures`` is why each device failed."""
 
     id: str
+    what: str
+    """Kind and name."""
     release: int
     version: str
     group: str

@@ -81,12 +81,12 @@ def _costs(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _rollouts(findings: Findings) -> Table:
-    heads = (_("RELEASE"), _("GROUP"), _("STATE"), _("DONE"), _("FAILED"), _("SPARED"), _("WHY"))
+    heads = (_("WHAT"), _("RELEASE"), _("STATE"), _("DONE"), _("FAILED"), _("SPARED"), _("WHY"))
     table = _table(_("Rollouts"), heads)
     for went in findings.rollouts:
         counts = (len(went.done), len(went.failures), len(went.untouched))
         why = "; ".join(went.failures.values()) or went.reason
-        table.add_row(f"{went.release} ({went.version})", went.group, went.state, *map(str, counts), why)
+        table.add_row(went.what, f"{went.release} ({went.version})", went.state, *map(str, counts), why)
     return table
 
 

@@ -29,8 +29,14 @@ def roll_out(stage: Stage, order: Order, meanwhile: Meanwhile | None = None) -> 
     """
     identity = stage.operator.start_rollout(order)
     page = stage.observer.rollout(identity)
+    started = page["rollout"]
     went = Rollout(
-        identity, order.release, page["rollout"]["version"], page["rollout"]["group"], order.reason
+        id=identity,
+        what=f"{order.kind} {order.name}",
+        release=order.release,
+        version=started["version"],
+        group=started["group"],
+        reason=order.reason,
     )
     stage.findings.rollouts.append(went)
     log = stage.folder / "logs" / f"rollout-{len(stage.findings.rollouts)}.log"
@@ -46,8 +52,8 @@ def roll_out(stage: Stage, order: Order, meanwhile: Meanwhile | None = None) -> 
         holds=watch.exit_code == (0 if went.state == "done" else 1),
     )
     stage.say(
-        _("Rollout of {kind} {name} release {release}: {state} {detail}").format(
-            kind=order.kind, name=order.name, release=order.release, state=went.state, detail=went.detail
+        _("Rollout of {what} release {release}: {state} {detail}").format(
+            what=went.what, release=went.release, state=went.state, detail=went.detail
         )
     )
     return went
