@@ -19,7 +19,12 @@ def problems(file: Path) -> list[AgentError]:
         config = load(file)
     except ConfigError as error:
         return [error]
-    return [*_identity_problems(config), *_sensor_problems(config), *_model_problems(config)]
+    return [
+        *_identity_problems(config),
+        *_sensor_problems(config),
+        *_model_problems(config),
+        *_update_problems(config),
+    ]
 
 
 def _identity_problems(config: Config) -> Iterator[AgentError]:
@@ -54,6 +59,15 @@ def _model_problems(config: Config) -> Iterator[AgentError]:
         session.close()
         if model.policy is not None:
             yield from _policy_problems(model.policy, session.manifest)
+
+
+def _update_problems(config: Config) -> Iterator[AgentError]:
+    settings = config.updates
+    for root in (settings.image_root, settings.director_root) if settings else ():
+        if not root.is_file():
+            yield ConfigError(
+                _("[updates]: no file {root}; fetch it with 'fleet key roots --out .'").format(root=root)
+            )
 
 
 def _policy_problems(file: Path, manifest: Manifest) -> Iterator[AgentError]:
