@@ -11,7 +11,6 @@ The newest steps of the gateways that did not ask are often not there yet: a mod
 with such holes.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 
 from fleet_protocol.errors import CentralError
-from fleet_protocol.manifest import MAX_MANIFEST, Digest, File, FileName, Identifier, Positive
+from fleet_protocol.manifest import MAX_MANIFEST, File, FileName, Identifier, Positive
 from fleet_protocol.messages import Line, Name
 from fleet_protocol.texts import _
 
@@ -112,11 +111,6 @@ def parse(content: bytes) -> CentralManifest:
 def encode(manifest: CentralManifest) -> bytes:
     """``manifest`` as indented JSON with a final line break."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
-def digest(content: bytes) -> Digest:
-    """Which central model it is: the SHA-256 of its ``central.json``."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def read_verdict(manifest: CentralManifest, probabilities: Sequence[float]) -> Verdict:

@@ -16,8 +16,6 @@ class CentralFolder:
 
     path: Path
     manifest: central.CentralManifest
-    digest: str
-    """SHA-256 of ``central.json``, in hex."""
 
     def verified(self) -> Path:
         """The model's main file, after every file was checked.
@@ -44,7 +42,7 @@ def open_folder(path: Path) -> CentralFolder:
         manifest = central.parse(content)
     except ProtocolError as error:
         raise BackendDown(f"{path}: {error}") from None
-    return CentralFolder(path, manifest, central.digest(content))
+    return CentralFolder(path, manifest)
 
 
 def _read(path: Path, limit: int) -> bytes:

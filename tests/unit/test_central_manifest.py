@@ -46,7 +46,6 @@ def document(**changes: Any) -> dict[str, Any]:
 def test_a_manifest_survives_its_encoding() -> None:
     content = central.encode(manifest())
     assert central.parse(content) == manifest()
-    assert len(central.digest(content)) == 64
     assert manifest().shape == (1, 2, 2, 96)
 
 

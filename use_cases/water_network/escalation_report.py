@@ -21,9 +21,11 @@ from use_cases.water_network.markdown import table as markdown
 from use_cases.water_network.scenarios import SIZE_CLASSES
 
 DELTA: Final = 0.1
-ALPHAS: Final = (0.05, 0.02)
+ALPHAS: Final = (0.05, 0.1)
 RAW: Final = (0.8, 0.9)
 """What one would pick by hand: the model's own confidence."""
+_SECTION_MARK: Final = "<!-- section -->\n"
+"""In the template: what follows is one edge model's part."""
 _DRAWS: Final = 2000
 _INTERVAL: Final = (2.5, 97.5)
 _HEAD: Final = ("answered by", "error among kept", "offload share", "system accuracy", "decisions", "kept")
@@ -58,8 +60,10 @@ def main() -> None:
 
 def report() -> str:
     """The report on the committed records."""
-    return _TEMPLATE.format(
-        models="\n\n".join(_section(_material(model)) for model in EDGE_MODELS),
+    template = Path(__file__).with_name("escalation_template.md").read_text(encoding="utf-8")
+    whole, section = template.split(_SECTION_MARK)
+    return whole.format(
+        models="\n\n".join(_section(_material(model), section) for model in EDGE_MODELS),
         center=_center(_material(EDGE_MODELS[-1]).report),
     )
 
@@ -86,8 +90,9 @@ def _material(model: str) -> Material:
     return Material(model, *(read(records_file(model, purpose)) for purpose in Purpose))
 
 
-def _section(material: Material) -> str:
+def _section(material: Material, template: str) -> str:
     results = [learned(material.calibration, alpha) for alpha in ALPHAS]
+    best = next((each for each in results if each.threshold is not None), results[0])
     choices = [
         Choice("edge model only", lambda _record: True),
         Choice("central model only", lambda _record: False),
@@ -95,12 +100,14 @@ def _section(material: Material) -> str:
         *(calibrated_choice(result) for result in results),
     ]
     rows = [list(_HEAD), *(_row(choice, material.report) for choice in choices)]
-    return _SECTION.format(
+    return template.strip().format(
         model=material.model,
         table=markdown(rows),
         n_fit=results[0].n_fit,
         n_cal=results[0].n_cal,
-        kinds=_kinds(calibrated_choice(results[0]), material.report),
+        together=_together(material.report),
+        alpha=best.alpha,
+        kinds=_kinds(calibrated_choice(best), material.report),
     )
 
 
@@ -140,6 +147,13 @@ def _share(part: float, whole: float, parts: Sums, wholes: Sums) -> str:
     low, high = np.percentile(parts / np.maximum(wholes, 1.0), _INTERVAL)
     share = f"{part / whole:.1%}"
     return share if low == high else f"{share} ({low:.1%} to {high:.1%})"
+
+
+def _together(records: Sequence[Record]) -> float:
+    """Variance of a scenario's wrong answers over what it were if they were independent."""
+    days, _kept, wrong, _right = _sums(Choice("", lambda _record: True), records).T
+    share = wrong.sum() / days.sum()
+    return float(np.square(wrong - share * days).mean() / (share * (1 - share) * days.mean()))
 
 
 def _kinds(choice: Choice, records: Sequence[Record]) -> str:
@@ -189,29 +203,6 @@ def _verdict(record: Record) -> str:
     if record.central == record.zone:
         return "right"
     return "none" if record.central == "none" else "other"
-
-
-_SECTION: Final = """## Edge model `{model}`
-
-{table}
-
-The calibrated thresholds rest on {n_cal} decisions and a temperature from {n_fit} others, δ = 0.1.
-
-Where the calibrated choice at α = 5 % stands, by what was the case:
-
-{kinds}"""
-
-_TEMPLATE: Final = """# Escalation: what it brings on held-out leaks
-
-Written by `python -m use_cases.water_network.escalation_report` from the records in `escalation/`; do not
-edit.
-
-{models}
-
-## Does the central model name the zone?
-
-{center}
-"""
 
 
 if __name__ == "__main__":
