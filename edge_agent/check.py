@@ -28,6 +28,7 @@ def problems(file: Path) -> list[AgentError]:
         *_identity_problems(config, Clock(boot_id(), may_stop=allowed.rtc.may_stop)),
         *sensor_problems(config),
         *(problem for model in config.models for problem in model_problems(model, allowed.runtimes.allowed)),
+        *_update_problems(config),
     ]
 
 
@@ -65,6 +66,15 @@ def model_problems(model: Model, preferred: Sequence[Runtime]) -> Iterator[Agent
     session.close()
     if model.policy is not None:
         yield from _policy_problems(model.policy, session.manifest)
+
+
+def _update_problems(config: Config) -> Iterator[AgentError]:
+    settings = config.updates
+    for root in (settings.image_root, settings.director_root) if settings else ():
+        if not root.is_file():
+            yield ConfigError(
+                _("[updates]: no file {root}; fetch it with 'fleet key roots --out .'").format(root=root)
+            )
 
 
 def _policy_problems(file: Path, manifest: Manifest) -> Iterator[AgentError]:

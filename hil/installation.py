@@ -68,10 +68,12 @@ class Installation:
         logs = folder / "logs"
         logs.mkdir()
         python = (sys.executable, "-m")
-        host = ("--broker-host", rig.host)
+        options = ["--broker-host", rig.host]
+        if scenario.central_model is not None:
+            options += ["--central-model", str(REPOSITORY / scenario.central_model)]
         self.server: Final = Child(
             "server",
-            (*python, "fleet_server", "serve", "--data", str(self.server_data), *host),
+            (*python, "fleet_server", "serve", "--data", str(self.server_data), *options),
             logs / "server.log",
         )
         self.plant_port: Final = _free_port()
@@ -79,6 +81,7 @@ class Installation:
         self.plant: Final = Child(
             "meters", (*plant, "--units", str(len(scenario.devices))), logs / "meters.log"
         )
+        self._has_releases: Final = scenario.repositories
         self.posts: Final = {
             device.name: Post(device, unit, folder / device.name, self._agent(device, logs))
             for unit, device in enumerate(scenario.devices, 1)
@@ -234,7 +237,18 @@ class Installation:
                 _("fleet device add {name}: {reason}").format(name=post.device.name, reason=done.stderr)
             )
         config = post.folder / "agent.toml"
-        config.write_text(_configured(config.read_text(), post, self.plant_port))
+        config.write_text(_configured(config.read_text(), post, self.plant_port) + self._model(post))
+
+    def _model(self, post: Post) -> str:
+        """Its factory-fitted model: release 1 of the rig's own, or the repository's as it is."""
+        device = post.device
+        if device.model is None:
+            return ""
+        folder = REPOSITORY / device.model
+        if self._has_releases:
+            folder = releases.write(folder, post.folder / "fitted", 1, "none")
+        policy = f'policy = "{REPOSITORY / device.policy}"\n' if device.policy else ""
+        return f'\n[[models]]\nfolder = "{folder}"\n{policy}'
 
     def _came_up(self, child: Child, ready: Callable[[], bool]) -> None:
         def holds() -> bool:
@@ -293,7 +307,7 @@ def _small_disk(folder: Path, size_mib: int) -> Iterator[None]:
 
 
 def _configured(skeleton: str, post: Post, port: int) -> str:
-    """The enrolled device's configuration with its meter, its limits and its model."""
+    """The enrolled device's configuration with its meter and its limits."""
     device = post.device
     spool = f"max_bytes = {device.spool_max_bytes}\n" if device.spool_max_bytes else ""
     stuck = f"stuck_after_s = {device.stuck_after_s}\n" if device.stuck_after_s else ""
@@ -304,7 +318,7 @@ def _configured(skeleton: str, post: Post, port: int) -> str:
         f"{text}\n[spool]\nflush_interval_s = {device.interval_s}\n{spool}\n"
         f'[[sensors]]\nkind = "modbus"\nname = "meter"\nhost = "127.0.0.1"\nport = {port}\n'
         f"unit = {post.unit}\ninterval_s = {device.interval_s}\ntimeout_s = 1.0\n{stuck}"
-        f"{_REGISTERS}{_model(post)}"
+        f"{_REGISTERS}"
     )
 
 
@@ -316,16 +330,6 @@ _REGISTERS: Final = "".join(
         ("served", "1", 4, "uint32"),
     )
 )
-
-
-def _model(post: Post) -> str:
-    """Its factory-fitted model, release 1."""
-    device = post.device
-    if device.model is None:
-        return ""
-    fitted = releases.write(REPOSITORY / device.model, post.folder / "fitted", 1, "none")
-    policy = f'policy = "{REPOSITORY / device.policy}"\n' if device.policy else ""
-    return f'\n[[models]]\nfolder = "{fitted}"\n{policy}'
 
 
 def _last_renamed(trace: Path) -> str:

@@ -26,7 +26,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=3600.0)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 RigName = Literal["simulated", "namespace"]
-Part = Literal["agent", "server", "broker", "ingest"]
+Part = Literal["agent", "server", "broker", "ingest", "escalation"]
 Fault = Literal["none", "stuck", "silent", "exception", "not_a_number"]
 
 
@@ -165,7 +165,8 @@ class Await(Step, frozen=True, kw_only=True, tag="await"):
     """Something must come true, as the server tells it, within ``within_s`` seconds.
 
     Of one device, or of all where none is named: ``online``, ``offline``, ``fresh`` (a reading taken
-    after the waiting began), ``stored`` (all that the meter served), ``health`` (that code is raised),
+    after the waiting began), ``stored`` (all that the meter served), ``health`` (that code is raised,
+    with the text behind it in its detail),
     ``well`` (that code is not), ``event`` (one of that name), ``update`` (one in that state), ``refusal``
     (one of that class), ``release`` (``kind name release`` is what runs), ``answered`` (a central answer
     superseded a local one).
@@ -187,7 +188,11 @@ AnyStep = (
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A scenario. ``required``: where its rig cannot be had, the run fails instead of skipping it."""
+    """A scenario. ``required``: where its rig cannot be had, the run fails instead of skipping it.
+
+    ``repositories``: signed updates are set up, and factory-fitted models are releases of the rig's
+    own. ``central_model``: a path in the repository; the server answers questions with it.
+    """
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)]
     name: Name
@@ -197,6 +202,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     required: bool = True
     account: bool = True
     repositories: bool = False
+    central_model: str | None = None
     devices: Annotated[tuple[Device, ...], msgspec.Meta(min_length=1, max_length=20)]
     steps: Annotated[tuple[AnyStep, ...], msgspec.Meta(min_length=1, max_length=200)]
 

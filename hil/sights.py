@@ -103,7 +103,9 @@ def _is_stored(server: Server, installation: Installation, post: Post, _value: s
 
 
 def _is_raised(server: Server, _installation: Installation, post: Post, value: str) -> bool:
-    return value in {item["code"] for item in _page(server, post)["device"]["health"]}
+    code, _separator, text = value.partition(" ")
+    raised = _page(server, post)["device"]["health"]
+    return any(item["code"] == code and text in item["detail"] for item in raised)
 
 
 def _is_well(server: Server, installation: Installation, post: Post, value: str) -> bool:
@@ -131,9 +133,10 @@ def _runs_release(server: Server, _installation: Installation, post: Post, value
     )
 
 
-def _is_answered(server: Server, _installation: Installation, post: Post, _value: str) -> bool:
+def _is_answered(server: Server, _installation: Installation, post: Post, value: str) -> bool:
+    """A central answer about something of after ``value``, ms since 1970: when the waiting began."""
     items = server.get(f"/v1/devices/{post.device.name}/inferences", limit=1000).content["items"]
-    return any(item["supersedes"] for item in items)
+    return any(item["supersedes"] and item["time_ms"] > int(value) for item in items)
 
 
 _SEEN: Final[dict[str, Callable[[Server, Installation, Post, str], bool]]] = {

@@ -1,5 +1,6 @@
 """Fixtures that any test may ask for: an authority, a broker, a consumer, agents that end with the test."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from tests.support.authority import TestAuthority
 from tests.support.broker import SERVICE, TestBroker
 from tests.support.consumer import Consumer, consuming
 from tests.support.disk import small_file_system
+
+# Before NumPy comes in: with more threads than one, OpenBLAS now and then stalls on some processors.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,7 @@ class Recorder:
     def note(self, inference: Inference, mono_ms: int) -> None:
         """Record an answer that came otherwise than from the pipeline, as of ``mono_ms``."""
         self._batcher.add_inferences([inference], mono_ms)
+        self.recent.conclude([inference], [], mono_ms)
 
     async def run(self) -> None:
         """Commit at every interval, and look after the clock."""
@@ -85,8 +86,13 @@ class Recorder:
 
     async def tell(self, event: Event) -> None:
         """Record an event of the agent itself, at once."""
-        self._batcher.add_events([event], self._clock.mono_ms())
+        self._add(event)
         await self.flush()
+
+    def _add(self, event: Event) -> None:
+        mono_ms = self._clock.mono_ms()
+        self._batcher.add_events([event], mono_ms)
+        self.recent.conclude([], [event], mono_ms)
 
     async def flush(self) -> None:
         """Commit everything that was taken so far."""
@@ -105,5 +111,4 @@ class Recorder:
             text = _("The wall clock was set by {seconds:.1f} s").format(seconds=jump_ms / 1000)
             _LOG.warning(text)
             event = Event(0, "clock_jump", Severity.INFO, text, "agent", {"jump_ms": float(jump_ms)})
-            self._batcher.add_events([event], self._clock.mono_ms())
-            self.recent.conclude([], [event], self._clock.mono_ms())
+            self._add(event)

@@ -1,9 +1,13 @@
-"""Whether an artifact fits this board, before it is fetched: by its profile, machine and runtimes."""
+"""Whether an artifact fits this board, before it is fetched: by its profile, machine and runtimes.
+
+The profile says what the board is meant to be; that it is so, and what is installed, is looked at here.
+"""
 
 import importlib.util
 import os
 
 from edge_agent.inference.session import PACKAGES
+from firmware_profiles import compatibility, schema
 from fleet_protocol.targets import Description
 from fleet_protocol.texts import _
 
@@ -11,13 +15,8 @@ from fleet_protocol.texts import _
 def problems(description: Description, profile: str) -> list[str]:
     """Why an artifact so described must not run on this board; empty where it may."""
     requires = description.requires
-    found = []
-    if requires.profiles and profile not in requires.profiles:
-        found.append(
-            _("made for {profiles}, this board is {profile}").format(
-                profiles=", ".join(requires.profiles), profile=profile
-            )
-        )
+    known = profile if profile in schema.names() else schema.GENERIC
+    found = compatibility.problems(requires, schema.load(known))
     machine = os.uname().machine
     if requires.machines and machine not in requires.machines:
         found.append(

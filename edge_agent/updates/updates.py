@@ -45,7 +45,7 @@ FIRST_LOOK_S: Final = 30.0
 
 _HINT_SPREAD_S: Final = 1.0
 _LEAST_PAUSE_S: Final = 2.0
-"""Between two looks, whatever is hinted."""
+"""Between two looks."""
 
 _SPREAD: Final = 0.1
 """By how much of the interval looks are spread."""
@@ -123,6 +123,8 @@ class Updates:
                 await self._pause(interval)
             else:
                 backoff.reset()
+                # Whatever is hinted, and however often.
+                await asyncio.sleep(min(_LEAST_PAUSE_S, interval))
                 await self._pause(interval * random.uniform(1 - _SPREAD, 1 + _SPREAD))  # noqa: S311
 
     async def work(self, runner: ReadyRunner) -> None:
@@ -170,11 +172,11 @@ class Updates:
         return self._executor
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not longer than until something asks for a look."""
-        self._sooner.clear()
+        """Wait, but not longer than until something asks for a look, be it during the last one."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._sooner.wait()
+                self._sooner.clear()
                 await asyncio.sleep(random.uniform(0.0, _HINT_SPREAD_S))  # noqa: S311 - spreads load
 
     def _question(self, url: str = "", bundle: str = "") -> Ask:

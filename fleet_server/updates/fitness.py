@@ -1,9 +1,8 @@
 """Whether a device's board may run an artifact, by its firmware profile."""
 
-from importlib import import_module
-
 import msgspec
 
+from firmware_profiles import compatibility, schema
 from fleet_protocol.targets import Description
 from fleet_server.database.models import Artifact
 
@@ -13,13 +12,7 @@ def problems(artifact: Artifact, profile: str) -> list[str]:
 
     The device judges for itself all the same.
     """
-    try:
-        compatibility = import_module("firmware_profiles.compatibility")
-        schema = import_module("firmware_profiles.schema")
-    except ModuleNotFoundError:
-        return []
     if profile not in schema.names():
         return []
     described = msgspec.json.decode(artifact.manifest, type=Description)
-    found: list[str] = compatibility.problems(described.requires, schema.load(profile))
-    return found
+    return compatibility.problems(described.requires, schema.load(profile))

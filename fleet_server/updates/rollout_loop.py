@@ -21,7 +21,7 @@ from fleet_server.link.mosquitto import ROLLOUTS
 from fleet_server.link.mqtt import Broker, Subscriber
 from fleet_server.telemetry.ingest import Stop
 from fleet_server.updates.hints import Hints
-from fleet_server.updates.rollouts import advance, lock, pending
+from fleet_server.updates.rollouts import advance, is_due, lock, pending
 
 ROUND_S: Final = 0.5
 """How often it looks; a device takes longer for any step."""
@@ -54,8 +54,9 @@ class Loop:
 
     def _advance_all(self) -> None:
         with Session(self._engine) as session:
-            found = pending(session)
+            found = [each for each in pending(session) if is_due(session, *each, _now_ms())]
         for tenant, identity in found:
+            # Decided again under its lock: somebody may have paused or aborted it meanwhile.
             with writing(self._engine) as session:
                 row = lock(session, tenant, identity)
                 if advance(session, row, _now_ms()):

@@ -154,11 +154,19 @@ def act(engine: Engine, tenant: str, identity: str, action: Action) -> None:
 def advance(session: Session, row: Rollout, now_ms: int) -> bool:
     """Do what is due in a locked rollout, within the caller's transaction; whether there was anything."""
     artifact = session.get_one(Artifact, (row.tenant, row.artifact))
-    before = _load(session, row, artifact)
+    before = _load(session, row, artifact, hold=True)
     decisions = decide(before, _reports(session, row, artifact), now_ms)
     if decisions:
         _save(session, row, artifact, (before, reduce(rollout_decision.apply, decisions, before)), now_ms)
     return bool(decisions)
+
+
+def is_due(session: Session, tenant: str, identity: str, now_ms: int) -> bool:
+    """Whether :func:`advance` would do anything now; asked without holding anybody up."""
+    row = session.get_one(Rollout, (tenant, identity))
+    artifact = session.get_one(Artifact, (tenant, row.artifact))
+    course = _load(session, row, artifact, hold=False)
+    return bool(decide(course, _reports(session, row, artifact), now_ms))
 
 
 def lock(session: Session, tenant: str, identity: str) -> Rollout:
@@ -268,7 +276,7 @@ def _add_members(
     )
 
 
-def _load(session: Session, row: Rollout, artifact: Artifact) -> Course:
+def _load(session: Session, row: Rollout, artifact: Artifact, *, hold: bool) -> Course:
     rules = msgspec.json.decode(row.rules, type=Rules)
     waves = session.exec(
         select(Wave).where(Wave.tenant == row.tenant, Wave.rollout == row.id).order_by(col(Wave.number))
@@ -281,7 +289,7 @@ def _load(session: Session, row: Rollout, artifact: Artifact) -> Course:
             )
         )
     }
-    assigned = _assigned(session, row, artifact)
+    assigned = _assigned(session, row, artifact, hold=hold)
     return Course(
         state=RolloutState(row.state),
         goal=goals[artifact.sha256],
@@ -312,20 +320,19 @@ def _members(session: Session, row: Rollout) -> Sequence[RolloutMember]:
     ).all()
 
 
-def _assigned(session: Session, row: Rollout, artifact: Artifact) -> dict[str, str]:
-    """What the devices of the rollout shall have now, held against whoever assigns by hand."""
+def _assigned(session: Session, row: Rollout, artifact: Artifact, *, hold: bool) -> dict[str, str]:
+    """What the devices of the rollout shall have now; ``hold`` keeps others from assigning meanwhile."""
     is_member = (col(RolloutMember.tenant) == Assignment.tenant) & (
         col(RolloutMember.device) == Assignment.device
     )
-    rows = session.exec(
-        select(Assignment)
+    query = (
+        select(Assignment.device, Assignment.artifact)
         .join(RolloutMember, is_member)
         .where(RolloutMember.tenant == row.tenant, RolloutMember.rollout == row.id)
         .where(Assignment.kind == artifact.kind, Assignment.name == artifact.name)
         .order_by(col(Assignment.device))
-        .with_for_update(of=Assignment)
     )
-    return {one.device: one.artifact for one in rows}
+    return dict(session.exec(query.with_for_update(of=Assignment) if hold else query).all())
 
 
 def _reports(session: Session, row: Rollout, artifact: Artifact) -> dict[str, UpdateReport]:

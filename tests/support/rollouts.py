@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 
+import msgspec
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
@@ -17,7 +18,7 @@ from fleet_protocol.messages import (
     UpdateReport,
     encode,
 )
-from fleet_protocol.targets import Kind
+from fleet_protocol.targets import Description, Kind
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact, Assignment, Device, Presence, Site, Tenant, Twin, TwinHalf
 from fleet_server.devices.groups import set_group
@@ -58,9 +59,16 @@ def publish(engine: Engine, *releases: int, name: str = "leak", kind: Kind = Kin
             session.add(
                 Artifact(
                     tenant=TENANT, sha256=digest(name, release), kind=kind, name=name,
-                    version=f"{release}.0", release=release, size=1000, manifest="{}", created_ms=1,
+                    version=f"{release}.0", release=release, size=1000,
+                    manifest=described(kind, name, release), created_ms=1,
                 )
             )  # fmt: skip
+
+
+def described(kind: Kind, name: str, release: int) -> str:
+    """What the signed metadata says of it."""
+    description = Description(kind=kind, name=name, version=f"{release}.0", release=release)
+    return msgspec.json.encode(description).decode()
 
 
 def give(engine: Engine, devices: list[str], release: int | None, name: str = "leak") -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from edge_agent.config import Model as ModelConfig
 from edge_agent.errors import ModelRefused, UpdateUnfit
+from edge_agent.escalation.desk import Desk
 from edge_agent.inference.session import Session, open_session
 from edge_agent.lineup import Choice
-from edge_agent.models import Models
+from edge_agent.models import Models, Setting
 from edge_agent.pipeline.pipeline import Model, Pipeline, Processed
 from edge_agent.sensors.base import MetricSpec, Sample
 from edge_agent.service.health import HealthBoard
@@ -171,7 +172,9 @@ class Rig:
         self.installed = Installed()
         fitted = model_folder(folder / "fitted", 1)
         config = ModelConfig(folder=fitted, runtime=models.INSTALLED[0])
-        self.models = Models([config], health, 1.0, self.store, lambda: self.installed)
+        clock = HandClock()
+        setting = Setting(1.0, clock, Desk(clock, health))
+        self.models = Models([config], health, setting, self.store, lambda: self.installed)
         self.reports: list[ms.ModelReport] = []
         self.pipeline: Pipeline | None = None
 

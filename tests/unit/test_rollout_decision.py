@@ -174,6 +174,13 @@ def test_an_abort_takes_back_what_nobody_has_begun_also_where_there_was_nothing(
     assert after(aborted, {}).members["d0"].assigned is None
 
 
+def test_an_abort_leaves_alone_what_a_waiting_device_was_assigned_by_hand() -> None:
+    aborted = replace(after(course(1, 1), {}), state=RolloutState.ABORTED)
+    by_hand = replace(aborted.members["d1"], assigned=NEWER)
+    ended = after(replace(aborted, members={**aborted.members, "d1": by_hand}), {})
+    assert [one.assigned for one in ended.members.values()] == [OLD, NEWER]
+
+
 def test_a_pause_opens_no_wave_and_still_counts_failures() -> None:
     paused = replace(after(course(1, 1, soak_ms=0), {}), state=RolloutState.PAUSED)
     assert after(paused, {"d0": runs()}).waves[1].opened_ms is None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from edge_agent.check import problems
 from edge_agent.config import load
 from edge_agent.errors import ConfigError, InferenceError, ModelRefused, UpdateUnfit
 from edge_agent.lineup import Choice
@@ -366,6 +367,8 @@ probation_windows = 8
     settings = load(file).updates
     assert settings is not None
     assert settings.image_root == tmp_path / "image-root.json"
+    missing = [str(problem) for problem in problems(file) if "[updates]" in str(problem)]
+    assert len(missing) == 2, "check names both roots that are not there"
     file.write_text(text.replace(*change))
     with pytest.raises(ConfigError):
         load(file)

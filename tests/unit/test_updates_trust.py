@@ -22,7 +22,7 @@ from edge_agent.updates.spoken import Accepted, Broken, Done, Said, Unreachable
 from fleet_protocol.targets import Kind, Requirements
 from fleet_signing import ceremony
 from fleet_signing.artifacts import Artifact
-from fleet_signing.metadata import encode
+from fleet_signing.metadata import encode, seal
 from tests.support.authority import TestAuthority
 from tests.support.repositories import Repositories
 from tests.support.update_server import UpdateServer
@@ -106,8 +106,9 @@ def test_an_artifact_published_with_a_strangers_key(yard: Yard) -> None:
 
 def test_a_root_that_the_old_root_keys_did_not_sign(yard: Yard) -> None:
     strangers = ceremony.OfflineKeys.generate()
-    forged = ceremony.hold(strangers, yard.repositories.online.public, NOW, yard.repositories.bundle)
-    yard.repositories.files["image/metadata/2.root.json"] = encode(forged.image_roots[-1])
+    forged = ceremony.hold(strangers, yard.repositories.online.public, NOW).image_roots[-1].signed
+    forged.version = 2
+    yard.repositories.files["image/metadata/2.root.json"] = encode(seal(forged, strangers.root))
     yard.order(model_artifact(1))
     assert refused(yard.look()) == [("forged", "image")]
 
