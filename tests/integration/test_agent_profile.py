@@ -91,4 +91,4 @@ def test_the_store_and_the_memory_are_the_profiles_too(tmp_path: Path, authority
     agent = Agent(config, load_identity(config.device, config.broker), HandClock())
     assert agent.store._max_bytes == 128 * 2**20
     assert agent._keeper._save_every_s == 10.0
-    assert agent._models._preferred == (Runtime.LITERT,)
+    assert agent._models._setting.runtimes == (Runtime.LITERT,)

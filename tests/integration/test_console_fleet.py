@@ -35,7 +35,7 @@ from fleet_protocol.messages import (
 from fleet_protocol.topics import Channel
 from fleet_server.telemetry.store import Store
 from tests.support.batches import BOOT, EPOCH, arrival, base, register
-from tests.support.centre import answering, make_centre
+from tests.support.centre import answering, make_centre, now_ms
 from tests.support.console import ShownFleet, console, driven, rows, screen, shows, text_of, told, until, way
 from tests.support.rollout_answers import rollout_server, serving
 
@@ -79,21 +79,23 @@ def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
 
 
 def _tell(engine: Engine) -> None:
+    # Now, and not when this file was read: a device that is not heard for minutes is silent.
+    heard_ms = now_ms()
     store = Store(engine)
     status = Status(online=True, boot_id=BOOT, epoch=EPOCH, agent="argan-0.1.0", wall_ms=NOW_MS)
     raised = Event(0, "leak", Severity.CRITICAL, "a leak [bold]here", "leak_watch", {"score": 0.91})
     outcome = store.commit(
         [
-            arrival(status, "gw-hill-01", Channel.STATUS, received_ms=NOW_MS),
+            arrival(status, "gw-hill-01", Channel.STATUS, received_ms=heard_ms),
             arrival(
                 msgspec.structs.replace(status, online=False),
                 "gw-canal-01",
                 Channel.STATUS,
-                received_ms=NOW_MS,
+                received_ms=heard_ms,
             ),
-            arrival(_reported(), "gw-hill-01", Channel.REPORTED, received_ms=NOW_MS),
-            arrival(_telemetry(), "gw-hill-01", received_ms=NOW_MS),
-            arrival(Events(EPOCH, 1, base(NOW_MS), [raised]), "gw-hill-01", received_ms=NOW_MS),
+            arrival(_reported(), "gw-hill-01", Channel.REPORTED, received_ms=heard_ms),
+            arrival(_telemetry(), "gw-hill-01", received_ms=heard_ms),
+            arrival(Events(EPOCH, 1, base(NOW_MS), [raised]), "gw-hill-01", received_ms=heard_ms),
         ]
     )
     assert outcome.refused == 0
