@@ -2,7 +2,7 @@
 
 import sys
 
-from fleet_console.commands import app
+from fleet_console.commands.root import app
 from fleet_console.errors import ConsoleError
 from fleet_signing.errors import SigningError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleet_console.errors import ConsoleError
-from fleet_console.sources import Server, connect
+from fleet_console.sources.http import Server, connect
 from hil.account import Account, account
 from hil.installation import Installation, Post
 from hil.scenario import Await

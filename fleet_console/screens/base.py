@@ -14,15 +14,15 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Static
 
-from fleet_console import actions, looks
-from fleet_console.chrome import Banner, KeyBar, TitleBar
 from fleet_console.errors import Absent, ConsoleError
-from fleet_console.freshness import Failure, Look, banner
-from fleet_console.views import Seen
+from fleet_console.screens import actions, looks
+from fleet_console.screens.chrome import Banner, KeyBar, TitleBar
+from fleet_console.screens.freshness import Failure, Look, banner
+from fleet_console.sources.views import Seen
 from fleet_protocol.texts import _
 
 if TYPE_CHECKING:
-    from fleet_console.app import Console
+    from fleet_console.screens.app import Console
 
 T = TypeVar("T")
 

@@ -13,12 +13,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from fleet_console import actions, looks, plots
-from fleet_console.freshness import Look
-from fleet_console.grid import Column, Grid, Row
-from fleet_console.screens import device_texts
+from fleet_console.screens import actions, device_texts, looks, plots
 from fleet_console.screens.base import Watching
-from fleet_console.views import DevicePage, Seen, Value
+from fleet_console.screens.freshness import Look
+from fleet_console.screens.grid import Column, Grid, Row
+from fleet_console.sources.views import DevicePage, Seen, Value
 from fleet_protocol.texts import _, mark
 
 _PARTS: Final = {

@@ -5,8 +5,9 @@ from typing import Final
 
 from rich.text import Text
 
-from fleet_console import looks, tables
-from fleet_console.views import Conclusion, DevicePage, Finding, Health, Link, Reading, Update, Wanted
+from fleet_console import tables
+from fleet_console.screens import looks
+from fleet_console.sources.views import Conclusion, DevicePage, Finding, Health, Link, Reading, Update, Wanted
 from fleet_protocol.messages import Quality
 from fleet_protocol.texts import _
 

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from fleet_console import looks
+from fleet_console.screens import looks
 from fleet_protocol.texts import _
 
 _LEAVE: list[BindingType] = [Binding("escape", "leave", show=False)]

@@ -8,13 +8,13 @@ from rich.text import Text
 from textual import on
 from textual.binding import BindingType
 
-from fleet_console import actions, looks
-from fleet_console.freshness import Look
-from fleet_console.grid import Column, Grid, Row
+from fleet_console.screens import actions, looks
 from fleet_console.screens.dialogs import Told
 from fleet_console.screens.filtered import Entry, Filtered
-from fleet_console.source import Ability
-from fleet_console.views import Event, Seen
+from fleet_console.screens.freshness import Look
+from fleet_console.screens.grid import Column, Grid, Row
+from fleet_console.sources.base import Ability
+from fleet_console.sources.views import Event, Seen
 from fleet_protocol.texts import _
 
 Events = tuple[Event, ...]

@@ -8,10 +8,10 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Input, Static
 
-from fleet_console import filters, looks
-from fleet_console.freshness import Look
-from fleet_console.grid import Column, Grid, Row
+from fleet_console.screens import filters, looks
 from fleet_console.screens.base import Watching
+from fleet_console.screens.freshness import Look
+from fleet_console.screens.grid import Column, Grid, Row
 from fleet_protocol.texts import _
 
 T = TypeVar("T")

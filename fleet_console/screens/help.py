@@ -9,14 +9,14 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from fleet_console import looks
-from fleet_console.actions import ACTIONS, EVERYWHERE, Action
-from fleet_console.chrome import key_names
-from fleet_console.source import Ability
+from fleet_console.screens import looks
+from fleet_console.screens.actions import ACTIONS, EVERYWHERE, Action
+from fleet_console.screens.chrome import key_names
+from fleet_console.sources.base import Ability
 from fleet_protocol.texts import _
 
 if TYPE_CHECKING:
-    from fleet_console.app import Console
+    from fleet_console.screens.app import Console
 
 
 class HelpScreen(ModalScreen[None]):

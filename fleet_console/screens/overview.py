@@ -11,12 +11,12 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from fleet_console import actions, looks, plots
-from fleet_console.freshness import Look
-from fleet_console.grid import Column, Grid, Row
+from fleet_console.screens import actions, looks, plots
 from fleet_console.screens.base import Watching
+from fleet_console.screens.freshness import Look
+from fleet_console.screens.grid import Column, Grid, Row
 from fleet_console.screens.rollouts import progress
-from fleet_console.views import STATES, Device, Flow, Health, Overview, Rollout, Seen
+from fleet_console.sources.views import STATES, Device, Flow, Health, Overview, Rollout, Seen
 from fleet_protocol.texts import _
 
 _ROLLOUTS: Final = 3

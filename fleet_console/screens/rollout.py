@@ -10,15 +10,15 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.widgets import Static
 
-from fleet_console import actions, looks
 from fleet_console.errors import ConsoleError
-from fleet_console.freshness import Look
-from fleet_console.grid import Column, Grid, Row, Rows
+from fleet_console.screens import actions, looks
 from fleet_console.screens.base import Watching
 from fleet_console.screens.dialogs import Confirm
+from fleet_console.screens.freshness import Look
+from fleet_console.screens.grid import Column, Grid, Row, Rows
 from fleet_console.screens.rollouts import progress
-from fleet_console.source import Step
-from fleet_console.views import Member, Rollout, RolloutPage, Seen, Wave
+from fleet_console.sources.base import Step
+from fleet_console.sources.views import Member, Rollout, RolloutPage, Seen, Wave
 from fleet_protocol.texts import _
 
 _OPEN: Final = frozenset({"running", "paused"})

@@ -9,11 +9,11 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 from textual.widgets import Button, Input
 
-from fleet_console.fleet_source import Fleet
 from fleet_console.screens.device import DeviceScreen
 from fleet_console.screens.devices import DevicesScreen
 from fleet_console.screens.overview import OverviewScreen
-from fleet_console.sources import Access
+from fleet_console.sources.fleet import Fleet
+from fleet_console.sources.http import Access
 from fleet_protocol.messages import (
     ClockState,
     Event,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from textual.widgets import Button, Input
 
-from fleet_console.local_source import Agent
+from fleet_console.sources.local import Agent
 from tests.support.agents import AgentProcess, recording, replay_section
 from tests.support.console import ShownAgent, console, driven, screen, shows, told, until, way
 from tests.support.waiting import free_port, wait_until

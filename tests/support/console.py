@@ -12,11 +12,11 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from fleet_console.app import Console
 from fleet_console.errors import Absent, ConsoleError, Unreachable
-from fleet_console.grid import Grid
-from fleet_console.source import Ability, Step
-from fleet_console.views import (
+from fleet_console.screens.app import Console
+from fleet_console.screens.grid import Grid
+from fleet_console.sources.base import Ability, Step
+from fleet_console.sources.views import (
     Conclusion,
     Device,
     DevicePage,

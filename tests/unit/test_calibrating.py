@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fleet_console.commands.policy_text import with_escalation
 from fleet_console.errors import ConsoleError
-from fleet_console.policy_text import with_escalation
 from fleet_protocol.calibration import calibrate, parse
 from fleet_protocol.escalation import Budget, Escalation
 from fleet_protocol.policy import parse as parse_policy

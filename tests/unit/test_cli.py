@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from edge_agent.config import load
 from fleet_console import tables
-from fleet_console.enrolling import skeleton
+from fleet_console.commands.enrolling import skeleton
 from fleet_protocol.messages import Severity
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Event, IngestCursor

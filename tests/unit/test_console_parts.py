@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from rich.text import Text
 from textual.app import App, ComposeResult
 
-from fleet_console import actions, filters, looks, plots
-from fleet_console.actions import ACTIONS, EVERYWHERE
 from fleet_console.errors import ConsoleError, Unreachable
-from fleet_console.freshness import Failure, Look, banner
-from fleet_console.grid import Column, Grid
-from fleet_console.screens import device_texts
+from fleet_console.screens import actions, device_texts, filters, looks, plots
+from fleet_console.screens.actions import ACTIONS, EVERYWHERE
+from fleet_console.screens.freshness import Failure, Look, banner
+from fleet_console.screens.grid import Column, Grid
 from fleet_console.screens.help import keys_in_words
-from fleet_console.source import Ability
-from fleet_console.views import (
+from fleet_console.sources.base import Ability
+from fleet_console.sources.views import (
     STATES,
     Device,
     DevicePage,

@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 from sqlalchemy import Engine
 
-from fleet_console import rollout_text
-from fleet_console.durations import seconds
-from fleet_console.rollout_watch import _drawing
-from fleet_console.sources import Answer
+from fleet_console.commands import rollout_text
+from fleet_console.commands.durations import seconds
+from fleet_console.commands.rollout_watch import _drawing
+from fleet_console.sources.http import Answer
 from fleet_protocol.messages import HealthReport
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing

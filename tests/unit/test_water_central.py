@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.errors import ModelRefused
 from edge_agent.inference.session import open_session
-from fleet_console.calibrating import KEEP_NOTHING
+from fleet_console.commands.calibrating import KEEP_NOTHING
 from fleet_protocol.central import FILE_NAME, read_verdict
 from fleet_protocol.manifest import Runtime, verify_file
 from fleet_protocol.policy import parse as parse_policy

@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from fleet_console.errors import ConsoleError
-from fleet_console.sources import connect
+from fleet_console.sources.http import connect
 from fleet_protocol.texts import _
 from hil.processes import Child
 from hil.stopping import StoppedError, listen, pause

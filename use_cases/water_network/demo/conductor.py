@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet_console.errors import ConsoleError
-from fleet_console.sources import connect
+from fleet_console.sources.http import connect
 from fleet_protocol.texts import _
 from hil.stopping import StoppedError, listen
 from use_cases.water_network.demo import plan

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fleet_console.sources import Server
+from fleet_console.sources.http import Server
 from use_cases.water_network.demo import plan
 
 HISTORY: Final = 60

@@ -14,9 +14,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Targets
 
-from fleet_console import passphrases, tables
-from fleet_console.options import AsJson, Data, TokenFile, Url, show, tell
-from fleet_console.sources import Server, connect
+from fleet_console import tables
+from fleet_console.commands import passphrases
+from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show, tell
+from fleet_console.sources.http import Server, connect
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import DELEGATIONS, Kind
 from fleet_protocol.texts import _

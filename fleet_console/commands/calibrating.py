@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from fleet_console.commands.policy_text import with_escalation
 from fleet_console.errors import ConsoleError
-from fleet_console.policy_text import with_escalation
 from fleet_protocol import calibration, manifest, policy
 from fleet_protocol.calibration import Calibration
 from fleet_protocol.errors import ProtocolError

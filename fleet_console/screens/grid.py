@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from fleet_console import looks
+from fleet_console.screens import looks
 
 Row = Sequence[Text]
 Rows = Mapping[str, Callable[[], Row]]

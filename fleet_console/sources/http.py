@@ -1,6 +1,6 @@
 """Where the commands get their answers: the fleet server's API over HTTP.
 
-The screens ask the same API without waiting for it, in :mod:`fleet_console.fleet_source`.
+The screens ask the same API without waiting for it, in :mod:`fleet_console.sources.fleet`.
 """
 
 import json

@@ -17,9 +17,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fleet_console import rollout_text
+from fleet_console.commands import rollout_text
 from fleet_console.errors import Unreachable
-from fleet_console.sources import Answer, Server
+from fleet_console.sources.http import Answer, Server
 from fleet_protocol.texts import _
 
 EVERY_S: Final = 1.0

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from fleet_console.errors import UsageError
-from fleet_console.source import Source
-from fleet_console.sources import find_access
+from fleet_console.sources.base import Source
+from fleet_console.sources.http import find_access
 from fleet_protocol.texts import _
 
 
@@ -35,7 +35,7 @@ def console(
 ) -> None:
     """Show the screens until they are left."""
     # Textual is loaded by whoever opens the screens, not by every command.
-    from fleet_console.app import Console
+    from fleet_console.screens.app import Console
 
     Console(_source(data, server, token_file, local)).run()
 
@@ -47,11 +47,11 @@ def _source(data: Path | None, server: str | None, token_file: Path | None, loca
         UsageError: both are asked for, or none.
     """
     if local is None:
-        from fleet_console.fleet_source import Fleet
+        from fleet_console.sources.fleet import Fleet
 
         return Fleet(find_access(server, token_file, data))
     if data is not None:
         raise UsageError(_("give either --local for one agent, or --data for a server"))
-    from fleet_console.local_source import Agent
+    from fleet_console.sources.local import Agent
 
     return Agent(local / "agent.sock" if local.is_dir() else local)

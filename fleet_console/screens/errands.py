@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from rich.text import Text
 
-from fleet_console import looks
 from fleet_console.errors import ConsoleError
-from fleet_console.screens import device_texts
+from fleet_console.screens import device_texts, looks
 from fleet_console.screens.dialogs import Ask, Choose, Confirm, Told
-from fleet_console.source import OnSiteSource
+from fleet_console.sources.base import OnSiteSource
 from fleet_protocol.texts import _
 
 if TYPE_CHECKING:
-    from fleet_console.app import Console
+    from fleet_console.screens.app import Console
 
 T = TypeVar("T")
 

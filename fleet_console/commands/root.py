@@ -6,11 +6,12 @@ from typing import Annotated, Final
 
 import typer
 
-from fleet_console import calibrating, enrolling, keys, opening, publishing, rollouts, tables
-from fleet_console.durations import seconds
+from fleet_console import tables
+from fleet_console.commands import calibrating, enrolling, keys, opening, publishing, rollouts
+from fleet_console.commands.durations import seconds
+from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show
 from fleet_console.errors import ConsoleError, UsageError
-from fleet_console.options import AsJson, Data, TokenFile, Url, show
-from fleet_console.sources import connect
+from fleet_console.sources.http import connect
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fleet_console.commands.keys import section, write_roots
 from fleet_console.errors import ConsoleError
-from fleet_console.keys import section, write_roots
 from fleet_protocol.texts import _
 
 KEY: Final = "key.pem"

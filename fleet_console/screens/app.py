@@ -9,20 +9,20 @@ from textual.app import App
 from textual.binding import BindingType
 from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 
-from fleet_console import actions, looks
-from fleet_console.actions import Action
-from fleet_console.errands import Errands
-from fleet_console.freshness import Clock, RealClock
+from fleet_console.screens import actions, looks
+from fleet_console.screens.actions import Action
 from fleet_console.screens.base import WIDE, Watching
 from fleet_console.screens.device import DeviceScreen
 from fleet_console.screens.devices import DevicesScreen
+from fleet_console.screens.errands import Errands
 from fleet_console.screens.events import EventsScreen
 from fleet_console.screens.filtered import Filtered
+from fleet_console.screens.freshness import Clock, RealClock
 from fleet_console.screens.help import HelpScreen
 from fleet_console.screens.overview import OverviewScreen
 from fleet_console.screens.rollout import RolloutScreen
 from fleet_console.screens.rollouts import RolloutsScreen
-from fleet_console.source import Ability, FleetSource, OnSiteSource, Source
+from fleet_console.sources.base import Ability, FleetSource, OnSiteSource, Source
 from fleet_protocol.texts import _
 
 _PLACES: Final[Mapping[str, type[Watching[Any]]]] = {

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from fleet_console import tables
 from fleet_console.errors import ConsoleError, Unreachable
-from fleet_console.views import Seen
+from fleet_console.sources.views import Seen
 from fleet_protocol.texts import _
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from fleet_console.errors import ConsoleError, Unreachable
-from fleet_console.source import Ability
-from fleet_console.views import (
+from fleet_console.sources.base import Ability
+from fleet_console.sources.views import (
     Conclusion,
     Device,
     DevicePage,
@@ -41,7 +41,7 @@ MOST_BYTES: Final = 8 * 1024 * 1024
 
 
 class Agent:
-    """An agent as a source; see :class:`fleet_console.source.OnSiteSource`."""
+    """An agent as a source; see :class:`fleet_console.sources.base.OnSiteSource`."""
 
     abilities: Final = frozenset({Ability.ON_SITE})
 

@@ -11,10 +11,10 @@ from typing import Annotated, Final
 import typer
 from securesystemslib.signer import CryptoSigner
 
-from fleet_console import passphrases
+from fleet_console.commands import passphrases
+from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show, tell
 from fleet_console.errors import ConsoleError, UsageError
-from fleet_console.options import AsJson, Data, TokenFile, Url, show, tell
-from fleet_console.sources import connect
+from fleet_console.sources.http import connect
 from fleet_protocol.texts import _
 from fleet_signing import acceptance, ceremony, keys
 from fleet_signing.ceremony import Bundle, OfflineKeys, Request

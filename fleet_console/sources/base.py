@@ -7,7 +7,7 @@ cannot do it leaves out of ``abilities``, and the screens say so.
 from enum import StrEnum
 from typing import Protocol
 
-from fleet_console.views import (
+from fleet_console.sources.views import (
     Device,
     DevicePage,
     Event,

@@ -6,8 +6,8 @@ from rich.text import Text
 from textual.events import Click
 from textual.widgets import Static
 
-from fleet_console import looks
-from fleet_console.actions import Action
+from fleet_console.screens import looks
+from fleet_console.screens.actions import Action
 from fleet_protocol.texts import _
 
 

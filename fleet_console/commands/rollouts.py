@@ -4,12 +4,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from fleet_console import rollout_text
-from fleet_console.durations import seconds
+from fleet_console.commands import rollout_text
+from fleet_console.commands.durations import seconds
+from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show
+from fleet_console.commands.rollout_watch import watch
 from fleet_console.errors import ConsoleError, UsageError
-from fleet_console.options import AsJson, Data, TokenFile, Url, show
-from fleet_console.rollout_watch import watch
-from fleet_console.sources import Server, connect
+from fleet_console.sources.http import Server, connect
 from fleet_protocol.texts import _
 
 group_app: Final = typer.Typer(help=_("Groups of devices: saved filters."), no_args_is_help=True)

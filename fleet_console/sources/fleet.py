@@ -11,9 +11,9 @@ import httpx
 import msgspec
 
 from fleet_console.errors import Absent
-from fleet_console.source import Ability, Step
-from fleet_console.sources import Access, Answer, answer_of, unreachable
-from fleet_console.views import (
+from fleet_console.sources.base import Ability, Step
+from fleet_console.sources.http import Access, Answer, answer_of, unreachable
+from fleet_console.sources.views import (
     Conclusion,
     Device,
     DevicePage,
@@ -73,7 +73,7 @@ class _History:
 
 
 class Fleet:
-    """A server as a source; see :class:`fleet_console.source.FleetSource`."""
+    """A server as a source; see :class:`fleet_console.sources.base.FleetSource`."""
 
     abilities: Final = frozenset({Ability.FLEET})
 

@@ -10,8 +10,8 @@ from typing import Final
 from rich.text import Text
 from textual.theme import Theme
 
-from fleet_console import plots
-from fleet_console.views import Value
+from fleet_console.screens import plots
+from fleet_console.sources.views import Value
 from fleet_protocol.messages import Quality, Severity
 from fleet_protocol.targets import WORDS, Refusal
 from fleet_protocol.texts import _, mark

@@ -9,7 +9,7 @@ from typing import Final
 
 from textual.binding import Binding
 
-from fleet_console.source import Ability
+from fleet_console.sources.base import Ability
 from fleet_protocol.texts import _, mark
 
 EVERYWHERE: Final = "everywhere"

@@ -1,0 +1,1 @@
+"""Where answers come from: the fleet server over HTTP, or one agent over its own socket."""
