@@ -1,4 +1,4 @@
-"""Two faulty releases of the leak model, for demonstration and tests of what stops them.
+"""Two faulty releases of the leak model, and a mended one, for demonstration and tests of what stops them.
 
 ``python -m use_cases.water_network.faulty_models FOLDER`` writes ``FOLDER/bad`` and ``FOLDER/worse``.
 Both are mistakes that people make:
@@ -8,6 +8,8 @@ Both are mistakes that people make:
 * *worse*, release 4: weights and golden inputs are right, and pass, but the manifest feeds the
   readings themselves instead of their difference from the week before. Golden inputs are taken after
   the features, so only real windows show it: it says leak at nearly every one.
+
+:func:`make_mended`, release 5, is the worse one put right.
 """
 
 import argparse
@@ -57,7 +59,7 @@ def make_worse(folder: Path, version: str = "1.1.2", release: int = 4) -> None:
 
 
 def make_mended(folder: Path, version: str = "1.1.3", release: int = 5) -> None:
-    """Write the worse model into ``folder`` with its manifest put right: the way out of either."""
+    """Write the worse model into ``folder`` with its manifest put right."""
     shutil.copytree(_SECOND, folder)
     _write(folder, load_manifest(_SECOND), version, release)
 
