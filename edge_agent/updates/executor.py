@@ -149,9 +149,8 @@ class Executor:
     def resume(self) -> None:
         """Count that what is under way is begun again; give up what was begun too often."""
         self._watched.clear()
-        for entry in self.journal.entries:
-            if entry.target.key not in self.busy:
-                continue
+        # What waits behind another update of its model was not begun, and is not to blame.
+        for entry in self._due():
             if entry.attempts < ATTEMPTS or entry.state is _S.ROLLING_BACK:
                 self._write(self.journal.with_entry(replace(entry, attempts=entry.attempts + 1)))
                 continue

@@ -352,3 +352,15 @@ probation_windows = 8
     file.write_text(text.replace(*change))
     with pytest.raises(ConfigError):
         load(file)
+
+
+def test_restarts_while_a_policy_waits_for_its_model_do_not_count_against_it(tmp_path: Path) -> None:
+    """It was not begun once: what is counted is how often an act was begun without coming to an end."""
+    bench = Bench(tmp_path)
+    bench.accept(POLICY, MODEL)
+    bench.advance()
+    for turn in range(3 * ATTEMPTS):
+        bench.reopened().resume()
+        bench.runner.seen = calm(turn + 1)
+        bench.advance()
+        assert (bench.state(), bench.state(POLICY.target)) == (S.PROBATION, S.VERIFIED)
