@@ -10,6 +10,8 @@ import pytest
 from edge_agent.config import Model as ModelConfig
 from edge_agent.errors import ModelRefused, UpdateUnfit
 from edge_agent.escalation.desk import Desk
+from edge_agent.escalation.doubts import Doubts
+from edge_agent.escalation.phrasing import Phrasing
 from edge_agent.inference.session import Session, open_session
 from edge_agent.lineup import Choice
 from edge_agent.models import Models, Setting
@@ -24,6 +26,7 @@ from fleet_protocol import policy as pl
 from fleet_protocol.targets import Target, describe_model
 from tests.support import models
 from tests.support.drafts import HandClock
+from tests.support.escalating import table
 from tests.support.updating import model_folder, policy_artifact, without_encoder
 
 SIGNAL = MetricSpec("signal", "1", ms.MetricKind.GAUGE)
@@ -261,3 +264,28 @@ def test_an_installed_model_that_does_not_open_leaves_the_one_before(
         assert "model.refused" in {each.code for each in health.reports()}
     finally:
         rig.models.close()
+
+
+# What is raised does not outlive what it was raised for.
+
+
+@pytest.mark.parametrize("gone", ["the table", "the model"])
+def test_what_was_said_of_a_calibration_goes_with_it(
+    opened: Callable[..., Session], health: HealthBoard, gone: str
+) -> None:
+    session, clock = opened(1), HandClock()
+    content = policy_artifact(1).content + table("0" * 64).encode()
+    compiled = pl.CompiledPolicy(pl.parse(content), session.manifest)
+    escalation = compiled.policy.escalation
+    assert escalation is not None
+    desk = Desk(clock, health)
+    doubts = Doubts(session.digest, escalation, Phrasing(session.manifest), desk, clock, health)
+    pipeline = Pipeline([Model(session, compiled, doubts)], health)
+    feed(pipeline, 0, 80)
+    assert [each.code for each in health.reports()] == ["escalation.uncalibrated"]
+    if gone == "the table":
+        pipeline.replace(Model(session, policy(session, 2)))
+    else:
+        pipeline.remove("autoencoder")
+    feed(pipeline, 80, 100)
+    assert not health.reports()
