@@ -23,7 +23,8 @@ from edge_agent.updates.store import Store
 from fleet_protocol import manifest as mf
 from fleet_protocol import messages as ms
 from fleet_protocol import policy as pl
-from fleet_protocol.targets import Target, describe_model
+from fleet_protocol.targets import Kind, Target, describe_model
+from fleet_signing.artifacts import of_policy
 from tests.support import models
 from tests.support.drafts import HandClock
 from tests.support.escalating import table
@@ -209,10 +210,10 @@ def test_what_was_examined_takes_over_and_what_ran_is_given_back(tmp_path: Path,
         await rig.models.examine("autoencoder", choice, METRICS)
         assert rig.reports[0].release == 1, "examined beside what runs"
         rig.install(choice)
-        await rig.models.bring("autoencoder")
+        await rig.models.bring("autoencoder", Kind.MODEL)
         releases.append(rig.reports[0].release)
         rig.installed = Installed()
-        await rig.models.bring("autoencoder")
+        await rig.models.bring("autoencoder", Kind.MODEL)
         releases.append(rig.reports[0].release)
         return releases
 
@@ -266,7 +267,39 @@ def test_an_installed_model_that_does_not_open_leaves_the_one_before(
         rig.models.close()
 
 
-# What is raised does not outlive what it was raised for.
+# Policies: what is raised for the one before does not outlive it, and a fallback is no success.
+
+
+def put_policy(rig: Rig, release: int, more: str = "") -> Target:
+    artifact = of_policy(policy_artifact(release).content + more.encode())
+    file = rig.store.policy(artifact.target.sha256)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(artifact.content)
+    rig.installed = rig.installed.switched(artifact.target)
+    return artifact.target
+
+
+def test_a_policy_that_cannot_be_used_is_told_and_is_no_success(tmp_path: Path, health: HealthBoard) -> None:
+    rig = Rig(tmp_path, health)
+
+    async def exchange() -> None:
+        put_policy(rig, 1)
+        await rig.models.run(rig.use)
+        newer = put_policy(rig, 2)
+        rig.store.policy(newer.sha256).write_bytes(b"rotten")
+        with pytest.raises(ModelRefused, match="another version runs"):
+            await rig.models.bring("autoencoder", Kind.POLICY)
+        assert rig.reports[0].policy == "watch 1.1"
+        assert [each.code for each in health.reports()] == ["policy.refused"]
+        await rig.models.bring("autoencoder", Kind.MODEL)
+        rig.installed = rig.installed.taken_back(newer)
+        await rig.models.bring("autoencoder", Kind.POLICY)
+        assert not health.reports()
+
+    try:
+        asyncio.run(exchange())
+    finally:
+        rig.models.close()
 
 
 @pytest.mark.parametrize("gone", ["the table", "the model"])

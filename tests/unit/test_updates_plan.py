@@ -161,7 +161,7 @@ class Runner:
         if self.refusing:
             raise self.refusing
 
-    async def bring(self, name: str) -> None:
+    async def bring(self, name: str, kind: Kind) -> None:
         self.calls.append("bring")
         if self.failing:
             raise self.failing
