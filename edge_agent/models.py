@@ -26,6 +26,7 @@ from edge_agent.updates.store import Store, read_policy
 from fleet_protocol.errors import PolicyError
 from fleet_protocol.manifest import Runtime
 from fleet_protocol.messages import ModelReport
+from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
 
 if TYPE_CHECKING:
@@ -152,11 +153,15 @@ class Models:
         except (PolicyError, OSError) as error:
             raise UpdateUnfit(str(error)) from error
 
-    async def bring(self, name: str) -> None:
+    async def bring(self, name: str, kind: Kind) -> None:
         """Make the pipeline run what is installed under the model's ``name`` now, between two samples.
 
+        Args:
+            name: the model's name, also where its policy is what changed.
+            kind: what changed.
+
         Raises:
-            InferenceError: the first choice cannot be opened; another one runs, or what ran before.
+            InferenceError: of this kind the first choice cannot be used; another runs, or what ran before.
         """
         pipeline = self._piped()
         fitting = await self._in_thread(lambda: self._fitting(name))
@@ -176,7 +181,11 @@ class Models:
             if before is not None and before.open is not opened:
                 self._give_back(before.open)
             self._hand_over()
-        if opened.choice != fitting.models[0]:
+        wanted: tuple[Choice, ...] = fitting.models
+        runs: Choice | None = opened.choice
+        if kind is Kind.POLICY:
+            wanted, runs = fitting.policies, place.policy_choice
+        if wanted and runs != wanted[0]:
             raise ModelRefused(_("{name}: another version runs in its place").format(name=name))
 
     def vitals(self, name: str) -> Vitals:
@@ -297,15 +306,21 @@ class Models:
         return _Open(choice, session, shared)
 
     def _placed(self, fitting: Fitting, opened: _Open) -> _Place:
-        """``opened`` with the first of the policies that fits it; those that do not are told."""
+        """``opened`` with the first of the policies that fits it; those that do not are told.
+
+        They are told under the model's name: every installed policy has the same file name.
+        """
         for choice in fitting.policies:
             try:
                 policy = _compiled(choice, opened.session.manifest)
             except (PolicyError, OSError) as error:
-                self._health.raise_code(_POLICY_REFUSED, str(error), subject=choice.path.name)
+                self._health.raise_code(_POLICY_REFUSED, str(error), subject=fitting.name)
                 continue
-            self._health.clear(_POLICY_REFUSED, subject=choice.path.name)
+            if choice == fitting.policies[0]:
+                self._health.clear(_POLICY_REFUSED, subject=fitting.name)
             return _Place(opened, choice, policy)
+        if not fitting.policies:
+            self._health.clear(_POLICY_REFUSED, subject=fitting.name)
         return _Place(opened, None, None)
 
     def _require_readable(self, fitting: Fitting, manifest: "Manifest") -> None:

@@ -84,6 +84,11 @@ class Doubts:
         request = self._ask(answer, due, asked_ms) if decision.asks else ""
         return Weighed(decision.is_uncertain, request)
 
+    def withdraw(self) -> None:
+        """Take back what was raised: nobody weighs the answers of this model any more."""
+        for code in (UNCALIBRATED, OVER_BUDGET):
+            self._health.clear(code, subject=self._phrasing.model)
+
     def _tell_calibration(self, decision: Decision) -> None:
         model = self._phrasing.model
         if decision is not Decision.UNCALIBRATED:

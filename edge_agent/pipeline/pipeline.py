@@ -106,7 +106,9 @@ class Pipeline:
 
     def remove(self, name: str) -> None:
         """Watch no more with the model called ``name``."""
-        self._watches[:] = [watch for watch in self._watches if watch.name != name]
+        for watch in [each for each in self._watches if each.name == name]:
+            watch.withdraw()
+            self._watches.remove(watch)
 
     def vitals(self, name: str) -> Vitals:
         """How the model called ``name`` has done since it took its place, with the policy that it has."""
@@ -155,10 +157,20 @@ class _Watch:
         self._windows.succeed(before._windows)
         self._answered = before._answered
         self._ill, self._rule_failed = before._ill, before._rule_failed
+        if before._doubts is not None and self._doubts is None:
+            before._doubts.withdraw()
         if self._rules is not None and before._rules is not None:
             self._rules.succeed(before._rules)
         elif before._rule_failed:
             self._tell([])
+
+    def withdraw(self) -> None:
+        """Take back what was raised: this model is gone, and nobody else would."""
+        if self._ill:
+            self._health.clear(self._ill, subject=self.name)
+        self._tell([])
+        if self._doubts is not None:
+            self._doubts.withdraw()
 
     def memory(self) -> ModelMemory:
         rules = self._rules

@@ -139,13 +139,15 @@ def _apply(config: Config, file: Path) -> int:
 async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     """Apply it here and now, as far as it goes without the agent: up to probation."""
     from edge_agent.agent import open_executor
+    from edge_agent.allowance import allowance
     from edge_agent.escalation.desk import Desk
     from edge_agent.models import Models, Setting
     from edge_agent.service.health import HealthBoard
     from edge_agent.updates.store import Store
     from edge_agent.updates.updates import Updates, folder_of
 
-    clock = Clock(boot_id())
+    profile = allowance(config).profile
+    clock = Clock(boot_id(), may_stop=profile.rtc.may_stop)
     artifacts = Store(folder_of(config))
     executor = open_executor(config, artifacts, clock)
     settings = config.updates
@@ -154,7 +156,7 @@ async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     health = HealthBoard(clock)
     updates = Updates(config, settings, clock, health)
     updates.take(executor)
-    setting = Setting(config.time_factor, clock, Desk(clock, health))
+    setting = Setting(config.time_factor, clock, Desk(clock, health), profile.runtimes.allowed)
     models = Models(config.models, health, setting, artifacts, lambda: executor.installed)
     try:
         await models.run(lambda _pipeline, _reports: None)

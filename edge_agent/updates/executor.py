@@ -49,8 +49,8 @@ class Runner(Protocol):
     async def compile(self, model: str, choice: Choice) -> None:
         """Compile a policy for the model that runs. Raises UpdateUnfit."""
 
-    async def bring(self, name: str) -> None:
-        """Make what is installed under a model's name run. Raises InferenceError."""
+    async def bring(self, name: str, kind: Kind) -> None:
+        """Make what is installed under a model's name run. Raises InferenceError where that kind does not."""
 
     def vitals(self, name: str) -> Vitals:
         """How what runs under a model's name has done since it took its place."""
@@ -163,9 +163,8 @@ class Executor:
     def resume(self) -> None:
         """Count that what is under way is begun again; give up what was begun too often."""
         self._watched.clear()
-        for entry in self.journal.entries:
-            if entry.target.key not in self.busy:
-                continue
+        # What waits behind another update of its model was not begun, and is not to blame.
+        for entry in self._due():
             if entry.attempts < ATTEMPTS or entry.state is _S.ROLLING_BACK:
                 self._write(self.journal.with_entry(replace(entry, attempts=entry.attempts + 1)))
                 continue
@@ -247,7 +246,7 @@ class Executor:
     async def _activate(self, entry: Entry, runner: Runner) -> bool:
         self._install(self.installed.switched(entry.target))
         try:
-            await runner.bring(model_of(entry.target))
+            await runner.bring(*_place_of(entry.target))
         except InferenceError as error:
             self._move(entry, _S.ROLLING_BACK, detail=as_line(str(error)))
         else:
@@ -259,7 +258,7 @@ class Executor:
         if key not in self._watched:
             self._watched[key] = now_ms
             try:
-                await runner.bring(model)
+                await runner.bring(*_place_of(entry.target))
             except InferenceError as error:
                 self._move(entry, _S.ROLLING_BACK, detail=as_line(str(error)))
                 return True
@@ -292,7 +291,7 @@ class Executor:
         self._install(self.installed.taken_back(entry.target).with_failed(entry.target))
         detail = entry.detail
         try:
-            await runner.bring(model_of(entry.target))
+            await runner.bring(*_place_of(entry.target))
         except InferenceError as error:
             detail = as_line(f"{detail}; {error}")
         self._move(entry, _S.ROLLED_BACK, detail=detail)
@@ -343,6 +342,10 @@ def model_of(target: Target) -> str:
     """The name of the model that runs, or that a policy is read with."""
     described = target.description
     return described.name if described.kind is Kind.MODEL else described.requires.model
+
+
+def _place_of(target: Target) -> tuple[str, Kind]:
+    return model_of(target), target.description.kind
 
 
 _Act = Callable[[Executor, Entry, Runner], Awaitable[bool]]

@@ -117,15 +117,13 @@ class Updates:
             try:
                 await self._look(self._question(url=self._settings.url))
             except UpdateUnreachable:
-                await self._pause(max(_LEAST_PAUSE_S, min(backoff.next_s(), interval)))
+                await self._rest(min(backoff.next_s(), interval))
             except UpdateError as error:
                 _LOG.warning("%s", error)
-                await self._pause(interval)
+                await self._rest(interval)
             else:
                 backoff.reset()
-                # Whatever is hinted, and however often.
-                await asyncio.sleep(min(_LEAST_PAUSE_S, interval))
-                await self._pause(interval * random.uniform(1 - _SPREAD, 1 + _SPREAD))  # noqa: S311
+                await self._rest(interval * random.uniform(1 - _SPREAD, 1 + _SPREAD))  # noqa: S311
 
     async def work(self, runner: ReadyRunner) -> None:
         """Carry accepted updates out."""
@@ -170,6 +168,11 @@ class Updates:
         if self._executor is None:
             raise UpdateBroken(_("the record of updates is not open yet; try again in a moment"))
         return self._executor
+
+    async def _rest(self, seconds: float) -> None:
+        """Between two looks; never less than a little, whatever is hinted, and however often."""
+        await asyncio.sleep(min(_LEAST_PAUSE_S, self._settings.poll_interval_s))
+        await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until something asks for a look, be it during the last one."""

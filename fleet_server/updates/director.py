@@ -42,12 +42,13 @@ class Director:
             NotFound: there is no such device.
         """
         with Session(self._engine) as session:
+            # First of all: whoever makes up names must not get hold of the database's write lock.
+            self._require(session, device)
             latest = self._latest(session, device)
             if latest is not None and self._holds(latest, self._targets(session, device), at):
                 return _set(latest)
         with writing(self._engine) as session:
-            if session.get(Device, (self._tenant, device), with_for_update=True) is None:
-                raise NotFound(_("there is no device {device!r}").format(device=device[:80]))
+            self._require(session, device, hold=True)
             latest, targets = self._latest(session, device), self._targets(session, device)
             if latest is not None and self._holds(latest, targets, at):
                 return _set(latest)
@@ -71,6 +72,10 @@ class Director:
         with Session(self._engine) as session:
             row = session.get(Directive, (self._tenant, device, int(number)))
         return _set(row).files.get(name) if row else None
+
+    def _require(self, session: Session, device: str, *, hold: bool = False) -> None:
+        if session.get(Device, (self._tenant, device), with_for_update=hold) is None:
+            raise NotFound(_("there is no device {device!r}").format(device=device[:80]))
 
     def _targets(self, session: Session, device: str) -> list[Target]:
         rows = session.exec(

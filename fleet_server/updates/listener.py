@@ -23,11 +23,9 @@ from starlette.routing import Route
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import NotFound, ServerError
+from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
 from fleet_server.updates.office import PREFIX, Office, open_office
 from fleet_signing.metadata import now
-
-MAX_CONNECTIONS: Final = 1000
-"""At once; whoever comes then is told to come again, so that a stranger does not take all the memory."""
 
 GRACE_S: Final = 3
 IDLE_S: Final = 10
@@ -65,6 +63,8 @@ def run(config: ServerConfig, descriptor: int) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_device_app(office),
+            http=BoundedProtocol,
+            ws="none",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
@@ -75,6 +75,8 @@ def run(config: ServerConfig, descriptor: int) -> None:
         )
     )
     with socket.socket(fileno=descriptor) as listener:
+        # Every connection inherits it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
         server.run(sockets=[listener])
 
 

@@ -134,6 +134,14 @@ def test_a_stranger_is_signed_nothing(director: Director, engine: Engine) -> Non
         assert session.exec(select(Directive)).all() == []
 
 
+def test_a_stranger_does_not_wait_for_who_writes(director: Director, engine: Engine) -> None:
+    with writing(engine) as session:
+        session.add(Device(tenant="city", id="gw-3", profile="generic", created_ms=0))
+        session.flush()
+        with pytest.raises(NotFound):
+            director.file("gw-9", "timestamp.json", now())
+
+
 def test_what_is_not_published_is_not_assigned(director: Director, engine: Engine) -> None:
     with pytest.raises(NoArtifact, match="release 3 was not published"):
         assign(engine, "city", "gw-1", LEAK, 3)

@@ -10,6 +10,8 @@ import pytest
 from edge_agent.config import Model as ModelConfig
 from edge_agent.errors import ModelRefused, UpdateUnfit
 from edge_agent.escalation.desk import Desk
+from edge_agent.escalation.doubts import Doubts
+from edge_agent.escalation.phrasing import Phrasing
 from edge_agent.inference.session import Session, open_session
 from edge_agent.lineup import Choice
 from edge_agent.models import Models, Setting
@@ -21,9 +23,11 @@ from edge_agent.updates.store import Store
 from fleet_protocol import manifest as mf
 from fleet_protocol import messages as ms
 from fleet_protocol import policy as pl
-from fleet_protocol.targets import Target, describe_model
+from fleet_protocol.targets import Kind, Target, describe_model
+from fleet_signing.artifacts import of_policy
 from tests.support import models
 from tests.support.drafts import HandClock
+from tests.support.escalating import table
 from tests.support.updating import model_folder, policy_artifact, without_encoder
 
 SIGNAL = MetricSpec("signal", "1", ms.MetricKind.GAUGE)
@@ -206,10 +210,10 @@ def test_what_was_examined_takes_over_and_what_ran_is_given_back(tmp_path: Path,
         await rig.models.examine("autoencoder", choice, METRICS)
         assert rig.reports[0].release == 1, "examined beside what runs"
         rig.install(choice)
-        await rig.models.bring("autoencoder")
+        await rig.models.bring("autoencoder", Kind.MODEL)
         releases.append(rig.reports[0].release)
         rig.installed = Installed()
-        await rig.models.bring("autoencoder")
+        await rig.models.bring("autoencoder", Kind.MODEL)
         releases.append(rig.reports[0].release)
         return releases
 
@@ -261,3 +265,60 @@ def test_an_installed_model_that_does_not_open_leaves_the_one_before(
         assert "model.refused" in {each.code for each in health.reports()}
     finally:
         rig.models.close()
+
+
+# Policies: what is raised for the one before does not outlive it, and a fallback is no success.
+
+
+def put_policy(rig: Rig, release: int, more: str = "") -> Target:
+    artifact = of_policy(policy_artifact(release).content + more.encode())
+    file = rig.store.policy(artifact.target.sha256)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(artifact.content)
+    rig.installed = rig.installed.switched(artifact.target)
+    return artifact.target
+
+
+def test_a_policy_that_cannot_be_used_is_told_and_is_no_success(tmp_path: Path, health: HealthBoard) -> None:
+    rig = Rig(tmp_path, health)
+
+    async def exchange() -> None:
+        put_policy(rig, 1)
+        await rig.models.run(rig.use)
+        newer = put_policy(rig, 2)
+        rig.store.policy(newer.sha256).write_bytes(b"rotten")
+        with pytest.raises(ModelRefused, match="another version runs"):
+            await rig.models.bring("autoencoder", Kind.POLICY)
+        assert rig.reports[0].policy == "watch 1.1"
+        assert [each.code for each in health.reports()] == ["policy.refused"]
+        await rig.models.bring("autoencoder", Kind.MODEL)
+        rig.installed = rig.installed.taken_back(newer)
+        await rig.models.bring("autoencoder", Kind.POLICY)
+        assert not health.reports()
+
+    try:
+        asyncio.run(exchange())
+    finally:
+        rig.models.close()
+
+
+@pytest.mark.parametrize("gone", ["the table", "the model"])
+def test_what_was_said_of_a_calibration_goes_with_it(
+    opened: Callable[..., Session], health: HealthBoard, gone: str
+) -> None:
+    session, clock = opened(1), HandClock()
+    content = policy_artifact(1).content + table("0" * 64).encode()
+    compiled = pl.CompiledPolicy(pl.parse(content), session.manifest)
+    escalation = compiled.policy.escalation
+    assert escalation is not None
+    desk = Desk(clock, health)
+    doubts = Doubts(session.digest, escalation, Phrasing(session.manifest), desk, clock, health)
+    pipeline = Pipeline([Model(session, compiled, doubts)], health)
+    feed(pipeline, 0, 80)
+    assert [each.code for each in health.reports()] == ["escalation.uncalibrated"]
+    if gone == "the table":
+        pipeline.replace(Model(session, policy(session, 2)))
+    else:
+        pipeline.remove("autoencoder")
+    feed(pipeline, 80, 100)
+    assert not health.reports()

@@ -1,22 +1,38 @@
 """What is planned, what a probation finds, what is written down and counted: the pure parts of updates."""
 
+import argparse
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+import firmware_profiles.schema
 from edge_agent.check import problems
 from edge_agent.config import load
-from edge_agent.errors import ConfigError, InferenceError, ModelRefused, UpdateUnfit
+from edge_agent.errors import (
+    ConfigError,
+    InferenceError,
+    ModelRefused,
+    UpdateError,
+    UpdateRefused,
+    UpdateUnfit,
+    UpdateUnreachable,
+)
 from edge_agent.lineup import Choice
+from edge_agent.models import Setting
 from edge_agent.pipeline.vitals import Pulse, Vitals
+from edge_agent.service.health import HealthBoard
 from edge_agent.updates import records
+from edge_agent.updates.command import run
 from edge_agent.updates.executor import ATTEMPTS, Executor, Terms
 from edge_agent.updates.planner import Install, Keep, Refuse, Situation, plan
 from edge_agent.updates.probation import Verdict, judge
 from edge_agent.updates.records import Installed, Journal
 from edge_agent.updates.store import Store
+from edge_agent.updates.updates import Updates
+from fleet_protocol.manifest import Runtime
 from fleet_protocol.targets import Kind, Refusal, Standing, Target
 from fleet_protocol.update_states import UpdateState
 from tests.support.drafts import HandClock
@@ -161,7 +177,7 @@ class Runner:
         if self.refusing:
             raise self.refusing
 
-    async def bring(self, name: str) -> None:
+    async def bring(self, name: str, kind: Kind) -> None:
         self.calls.append("bring")
         if self.failing:
             raise self.failing
@@ -372,3 +388,87 @@ probation_windows = 8
     file.write_text(text.replace(*change))
     with pytest.raises(ConfigError):
         load(file)
+
+
+def test_restarts_while_a_policy_waits_for_its_model_do_not_count_against_it(tmp_path: Path) -> None:
+    """It was not begun once: what is counted is how often an act was begun without coming to an end."""
+    bench = Bench(tmp_path)
+    bench.accept(POLICY, MODEL)
+    bench.advance()
+    for turn in range(3 * ATTEMPTS):
+        bench.reopened().resume()
+        bench.runner.seen = calm(turn + 1)
+        bench.advance()
+        assert (bench.state(), bench.state(POLICY.target)) == (S.PROBATION, S.VERIFIED)
+
+
+# The two tasks of the agent.
+
+SETTINGS = """\
+device = "gw-7"
+profile = "tflite-64"
+data = "data"
+[broker]
+host = "localhost"
+ca = "ca.pem"
+certificate = "cert.pem"
+key = "key.pem"
+[updates]
+url = "https://fleet.example:8443/v1/updates"
+image_root = "image-root.json"
+director_root = "director-root.json"
+poll_interval_s = 3600.0
+"""
+
+
+@pytest.mark.parametrize("error", [UpdateUnreachable("nobody"), UpdateRefused(Refusal.FORGED, "image", "")])
+def test_hints_do_not_make_it_look_without_a_pause_when_looks_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: UpdateError
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(SETTINGS)
+    config = load(file)
+    assert config.updates is not None
+    for name, seconds in (("FIRST_LOOK_S", 0.0), ("_HINT_SPREAD_S", 0.0), ("_LEAST_PAUSE_S", 0.3)):
+        monkeypatch.setattr(f"edge_agent.updates.updates.{name}", seconds)
+    task = Updates(config, config.updates, HandClock(), HealthBoard(HandClock()))
+    looks = 0
+
+    async def look(_asked: object) -> None:
+        nonlocal looks
+        looks += 1
+        task.hint(looks)
+        raise error
+
+    monkeypatch.setattr(task, "_look", look)
+    monkeypatch.setattr(task, "_question", lambda **_where: None)
+
+    async def watch() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await task.watch()
+
+    asyncio.run(watch())
+    assert 2 <= looks <= 4
+
+
+def test_without_the_agent_a_stick_is_tried_as_the_boards_profile_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(SETTINGS)
+    settings = []
+
+    class Seen(Exception):  # noqa: N818 - ends what is not looked at
+        pass
+
+    def see(_configs: object, _health: object, setting: Setting, *_more: object) -> None:
+        settings.append(setting)
+        raise Seen
+
+    monkeypatch.setattr("edge_agent.models.Models", see)
+    with pytest.raises(Seen):
+        run(argparse.Namespace(action="from", config=file, file=tmp_path / "stick.tar"))
+    profile = firmware_profiles.schema.load("tflite-64")
+    assert list(settings[0].runtimes) == list(profile.runtimes.allowed)
+    assert settings[0].runtimes != tuple(Runtime)

@@ -65,7 +65,7 @@ class Bench:
     async def compile(self, model: str, choice: Choice) -> None:
         read_policy(choice.path, choice.sha256)
 
-    async def bring(self, name: str) -> None:
+    async def bring(self, name: str, kind: Kind) -> None:
         self._run(name)
 
     def vitals(self, name: str) -> Vitals:
