@@ -193,10 +193,14 @@ class Updates:
                 await ask(asked, heard.hear)
             finally:
                 self._moving.set()
-        self._conclude(executor, heard)
+        self._conclude(executor, heard, of_server=not asked.bundle)
         return heard
 
-    def _conclude(self, executor: Executor, heard: "Heard") -> None:
+    def _conclude(self, executor: Executor, heard: "Heard", *, of_server: bool) -> None:
+        """Write down and tell what came of a look; what a stick brings says nothing of the server."""
+        if heard.problem and not (heard.done or heard.refused):
+            # Who was found forging and now says nothing is no better for it.
+            heard.refused = list(executor.journal.looked.refused)
         executor.looked(
             Looked(wall_ms=self._clock.wall_ms(), refused=tuple(heard.refused), problem=heard.problem)
         )
@@ -204,9 +208,11 @@ class Updates:
             self._clear_codes(entry.target)
         self._tell_refused(heard.refused)
         if heard.unreachable:
-            self._health.raise_code(UpdateUnreachable.code, heard.unreachable)
+            if of_server:
+                self._health.raise_code(UpdateUnreachable.code, heard.unreachable)
             raise UpdateUnreachable(heard.unreachable)
-        self._health.clear(UpdateUnreachable.code)
+        if of_server:
+            self._health.clear(UpdateUnreachable.code)
         if heard.broken:
             self._health.raise_code(UpdateBroken.code, heard.broken, subject="updates")
             raise UpdateBroken(heard.broken)

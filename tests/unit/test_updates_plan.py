@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -30,6 +32,7 @@ from edge_agent.updates.executor import ATTEMPTS, Executor, Terms
 from edge_agent.updates.planner import Install, Keep, Refuse, Situation, plan
 from edge_agent.updates.probation import Verdict, judge
 from edge_agent.updates.records import Installed, Journal
+from edge_agent.updates.spoken import Done, Refused, Said, Unreachable
 from edge_agent.updates.store import Store
 from edge_agent.updates.updates import Updates
 from fleet_protocol.manifest import Runtime
@@ -452,3 +455,47 @@ def test_without_the_agent_a_stick_is_tried_as_the_boards_profile_allows(
     profile = firmware_profiles.schema.load("tflite-64")
     assert list(settings[0].runtimes) == list(profile.runtimes.allowed)
     assert settings[0].runtimes != tuple(Runtime)
+
+
+FORGED = Refused(Refusal.FORGED, "image", "signed by nobody")
+SILENT = Unreachable("nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("looks", "codes"),
+    [
+        (["server", SILENT], {"update.unreachable"}),
+        (["server", FORGED, "server", SILENT], {"update.refused", "update.unreachable"}),
+        (["server", FORGED, "server", SILENT, "server", Done([])], set()),
+        (["stick", SILENT], set()),
+        (["server", SILENT, "stick", Done([])], {"update.unreachable"}),
+    ],
+    ids=["silence", "forged, then silence", "all is well again", "a broken stick", "a good stick"],
+)
+def test_what_looks_leave_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[Said | str], codes: set[str]
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(SETTINGS)
+    config = load(file)
+    assert config.updates is not None
+    health = HealthBoard(HandClock())
+    task = Updates(config, config.updates, HandClock(), health)
+    task.take(Executor(tmp_path, Store(tmp_path), HandClock(), Terms(1.0, 1), frozenset()))
+    monkeypatch.setattr(task, "_question", lambda url="", bundle="": SimpleNamespace(bundle=bundle))
+
+    async def all_of_them() -> None:
+        for where, said in zip(looks[::2], looks[1::2], strict=True):
+
+            async def ask(_question: object, hear: Callable[[object], None], said: object = said) -> None:
+                hear(said)
+
+            monkeypatch.setattr("edge_agent.updates.updates.ask", ask)
+            with contextlib.suppress(UpdateError):
+                if where == "stick":
+                    await task.apply(tmp_path / "stick.tar")
+                else:
+                    await task._look(task._question(url="https://fleet.example"))
+
+    asyncio.run(all_of_them())
+    assert {each.code for each in health.reports()} == codes
