@@ -104,9 +104,14 @@ class Updates:
             self._sooner.set()
 
     def reports(self) -> list[UpdateReport]:
-        """Where the last update of every artifact stands."""
+        """Where the last update of every artifact stands, but for what failed and was taken back.
+
+        A rollout that offers such a one again must not take the old failure for a new one.
+        """
         executor = self._executor
-        return [] if executor is None else [self._report(executor, each) for each in executor.journal.entries]
+        if executor is None:
+            return []
+        return [self._report(executor, each) for each in executor.journal.entries if not each.withdrawn]
 
     async def watch(self) -> None:
         """Look again and again."""
@@ -258,6 +263,8 @@ class Updates:
     def _raise_codes(self, entry: Entry) -> None:
         subject = _subject(entry.target)
         self._clear_codes(entry.target)
+        if entry.withdrawn:
+            return
         if entry.state is UpdateState.FAILED and entry.refusal is not None:
             self._health.raise_code(UpdateRefused.code, f"{entry.refusal}: {entry.detail}", subject=subject)
         elif entry.state in {UpdateState.FAILED, UpdateState.ROLLED_BACK}:
