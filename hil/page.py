@@ -30,6 +30,7 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 svg { width: 100%; height: auto; background: var(--soft); border-radius: 6px; }
 svg .grid { stroke: var(--line); stroke-width: .5; }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
+svg text.inside { fill: #fff; }
 pre { overflow-x: auto; background: var(--soft); padding: .6rem; border-radius: 6px; font-size: 12px; }
 details summary { cursor: pointer; }
 """

@@ -76,12 +76,20 @@ def _bar(step: Done, place: int, end: float) -> str:
     x, width = _x(step.began_s, end), max(3.0, _x(step.ended_s, end) - _x(step.began_s, end))
     color = "var(--bad)" if step.problem else "var(--wait)" if step.is_wait else "var(--act)"
     y = place * LANE + 4
-    beyond = x > WIDTH * 0.6
-    at = f'x="{x - 4:.1f}" text-anchor="end"' if beyond else f'x="{x + width + 4:.1f}"'
+    at = _label_place(x, width)
     return (
         f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{LANE - 7}" rx="2" fill="{color}"/>'
         f'<text {at} y="{y + 10}">{escape(step.text)}</text>'
     )
+
+
+def _label_place(x: float, width: float) -> str:
+    """Beside its bar where there is room, behind it first; else inside."""
+    if x + width < WIDTH * 0.55:
+        return f'x="{x + width + 4:.1f}"'
+    if x > WIDTH * 0.45:
+        return f'x="{x - 4:.1f}" text-anchor="end"'
+    return f'x="{x + 6:.1f}" class="inside"'
 
 
 def _curve(run: Run, end: float, base: float) -> str:

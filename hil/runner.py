@@ -14,7 +14,7 @@ from hil.account import Account
 from hil.errors import HilError, RigError, StepFailed
 from hil.installation import Installation, running
 from hil.rigs import open_rig, why_not
-from hil.scenario import AnyStep, Await, Scenario
+from hil.scenario import AnyStep, Await, CutPower, Scenario, Steal
 from hil.sights import Look, Sight
 from hil.steps import Doer
 
@@ -138,10 +138,23 @@ def describe(step: AnyStep) -> str:
     """A step in words: its own, or its parts."""
     if step.say:
         return step.say
-    parts = {name: getattr(step, name) for name in step.__struct_fields__ if name not in {"say", "within_s"}}
-    return " ".join(
-        [type(step).__name__.lower(), *(f"{name}={value}" for name, value in parts.items() if value)]
-    )
+    name = _VERBS.get(type(step), type(step).__name__.lower())
+    fields = [field for field in step.__struct_fields__ if field not in {"say", "within_s", "exit_code"}]
+    return " ".join(filter(None, [name, *(_value_of(field, getattr(step, field)) for field in fields)]))
+
+
+_VERBS: Final[dict[type, str]] = {Await: "until", CutPower: "cut power of", Steal: "thief:"}
+
+
+def _value_of(field: str, value: object) -> str:
+    """A field in words: names and texts as they are, figures and switches with their field."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, str):
+        return "" if value == "none" else value
+    if value is None or isinstance(value, bool) or value == 0:
+        return field if value is True else ""
+    return f"{field}={value:g}" if isinstance(value, float) else f"{field}={value}"
 
 
 def _reconcile(installation: Installation, sight: Sight, run: Run) -> None:

@@ -34,6 +34,10 @@ _LOG: Final = logging.getLogger(__name__)
 ATTEMPTS: Final = 3
 """Begun so often without coming to an end, an act is what ends the agent; it is not begun again."""
 
+REASONS: Final = 16
+"""Failures that are still told though nobody orders them any more: who asks why comes after a rollout
+has taken back what failed."""
+
 _S = UpdateState
 _SWITCHING: Final = frozenset({_S.ACTIVATING, _S.PROBATION, _S.ROLLING_BACK})
 _RESTING: Final = frozenset({_S.IDLE, _S.DOWNLOADING})
@@ -126,6 +130,8 @@ class Executor:
                 return
             again = entry.refusal is refusal or refusal is Refusal.FAILED_HERE
             if again and entry.state in {_S.FAILED, _S.ROLLED_BACK}:
+                if entry.withdrawn:
+                    self._tell(replace(entry, withdrawn=False))
                 return
         if target.key not in self.busy:
             self._enter(target, _S.FAILED, refusal=refusal, detail=as_line(detail))
@@ -133,20 +139,29 @@ class Executor:
     def settle(self, ordered: Iterable[tuple[Kind, str, str]]) -> list[Entry]:
         """Drop what was refused, failed or begun and is not ordered any more; what was dropped.
 
-        What was rolled back stays, without the refusal to try it again.
+        Of what failed the last few reasons are kept; what was rolled back stays, without the refusal to
+        try it again.
         """
         wanted = set(ordered)
         self._forgive(wanted)
-        dropped = [
+        idle = [
             entry
             for entry in self.journal.entries
             if entry.state in {_S.FAILED, _S.DOWNLOADING}
             and (*entry.target.key, entry.target.sha256) not in wanted
         ]
-        if dropped:
-            kept = tuple(entry for entry in self.journal.entries if entry not in dropped)
-            self._write(replace(self.journal, entries=kept))
-        return dropped
+        failed = sorted(
+            (entry for entry in idle if entry.state is _S.FAILED), key=lambda entry: entry.since_wall_ms
+        )
+        told = {entry.target.key for entry in failed[-REASONS:]}
+        entries = tuple(
+            replace(entry, withdrawn=True) if entry in idle else entry
+            for entry in self.journal.entries
+            if entry not in idle or entry.target.key in told
+        )
+        if entries != self.journal.entries:
+            self._write(replace(self.journal, entries=entries))
+        return [entry for entry in idle if not entry.withdrawn]
 
     def _forgive(self, wanted: AbstractSet[tuple[Kind, str, str]]) -> None:
         for entry in self.journal.entries:
@@ -194,7 +209,8 @@ class Executor:
         wanted |= {
             entry.target.sha256
             for entry in self.journal.entries
-            if not entry.is_over or (entry.state is _S.FAILED and entry.refusal is None)
+            if not entry.is_over
+            or (entry.state is _S.FAILED and entry.refusal is None and not entry.withdrawn)
             if entry.target.sha256 not in failed
         }
         try:

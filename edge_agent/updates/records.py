@@ -92,6 +92,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     ``attempts`` counts how often the act of ``state`` was begun. ``spent_s`` is how long the
     probation has lasted, ``before`` what the version before did, ``vitals`` what this one has done.
+    ``withdrawn``: it failed and is not ordered any more; only the reason is kept.
     """
 
     target: Target
@@ -103,6 +104,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     spent_s: float = 0.0
     before: Vitals = Vitals()
     vitals: Vitals = Vitals()
+    withdrawn: bool = False
 
     @property
     def is_over(self) -> bool:

@@ -104,9 +104,14 @@ class Updates:
             self._sooner.set()
 
     def reports(self) -> list[UpdateReport]:
-        """Where the last update of every artifact stands."""
+        """Where the last update of every artifact stands, but for what failed and was taken back.
+
+        A rollout that offers such a one again must not take the old failure for a new one.
+        """
         executor = self._executor
-        return [] if executor is None else [self._report(executor, each) for each in executor.journal.entries]
+        if executor is None:
+            return []
+        return [self._report(executor, each) for each in executor.journal.entries if not each.withdrawn]
 
     async def watch(self) -> None:
         """Look again and again."""
@@ -193,10 +198,14 @@ class Updates:
                 await ask(asked, heard.hear)
             finally:
                 self._moving.set()
-        self._conclude(executor, heard)
+        self._conclude(executor, heard, of_server=not asked.bundle)
         return heard
 
-    def _conclude(self, executor: Executor, heard: "Heard") -> None:
+    def _conclude(self, executor: Executor, heard: "Heard", *, of_server: bool) -> None:
+        """Write down and tell what came of a look; what a stick brings says nothing of the server."""
+        if heard.problem and not (heard.done or heard.refused):
+            # Who was found forging and now says nothing is no better for it.
+            heard.refused = list(executor.journal.looked.refused)
         executor.looked(
             Looked(wall_ms=self._clock.wall_ms(), refused=tuple(heard.refused), problem=heard.problem)
         )
@@ -205,9 +214,11 @@ class Updates:
         self._health.changed.set()
         self._tell_refused(heard.refused)
         if heard.unreachable:
-            self._health.raise_code(UpdateUnreachable.code, heard.unreachable)
+            if of_server:
+                self._health.raise_code(UpdateUnreachable.code, heard.unreachable)
             raise UpdateUnreachable(heard.unreachable)
-        self._health.clear(UpdateUnreachable.code)
+        if of_server:
+            self._health.clear(UpdateUnreachable.code)
         if heard.broken:
             self._health.raise_code(UpdateBroken.code, heard.broken, subject="updates")
             raise UpdateBroken(heard.broken)
@@ -253,6 +264,8 @@ class Updates:
     def _raise_codes(self, entry: Entry) -> None:
         subject = _subject(entry.target)
         self._clear_codes(entry.target)
+        if entry.withdrawn:
+            return
         if entry.state is UpdateState.FAILED and entry.refusal is not None:
             self._health.raise_code(UpdateRefused.code, f"{entry.refusal}: {entry.detail}", subject=subject)
         elif entry.state in {UpdateState.FAILED, UpdateState.ROLLED_BACK}:

@@ -1,5 +1,7 @@
-"""Ctrl-C at any moment of the demonstration leaves no process and no folder."""
+"""Ctrl-C at any moment of the demonstration, and q, leave no process and no folder."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -18,11 +20,11 @@ COMMAND = [sys.executable, "-m", "use_cases.water_network.demo"]
 
 
 @contextmanager
-def demo(temporary: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def demo(temporary: Path, *options: str, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
     """The demonstration with ``temporary`` for its folder; whatever happens, none of it is left."""
     process = subprocess.Popen(
         (*COMMAND, *options),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,14 +84,18 @@ def test_a_killed_demonstration_takes_its_processes_along(tmp_path: Path) -> Non
     wait_until(lambda: not processes_of(tmp_path), "no process is left", 30)
 
 
-def test_a_stop_ends_the_live_view_and_its_story(tmp_path: Path) -> None:
-    with demo(tmp_path) as process:
+def test_q_ends_the_live_view_and_its_story(tmp_path: Path) -> None:
+    """With a terminal before it, at which nobody is asked anything."""
+    person, terminal = pty.openpty()
+    with demo(tmp_path, stdin=terminal) as process:
         wait_until(
             lambda: any("conductor" in " ".join(each.cmdline()) for each in processes_of(tmp_path)),
             "the story begins",
             90,
         )
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 130
+        os.write(person, b"q")
+        assert process.wait(40) == 0
+    os.close(person)
+    os.close(terminal)
     assert not processes_of(tmp_path)
     assert not list(tmp_path.iterdir())

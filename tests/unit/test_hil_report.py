@@ -55,5 +55,5 @@ def test_a_required_scenario_that_cannot_be_run_fails(
 
 
 def test_a_step_tells_what_it_does() -> None:
-    assert describe(Link(loss=0.5)) == "link loss=0.5 cut=none"
+    assert describe(Link(loss=0.5)) == "link loss=0.5"
     assert describe(Link(say="the link is bad")) == "the link is bad"

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -26,13 +28,15 @@ from edge_agent.pipeline.vitals import Pulse, Vitals
 from edge_agent.service.health import HealthBoard
 from edge_agent.updates import records
 from edge_agent.updates.command import run
-from edge_agent.updates.executor import ATTEMPTS, Executor, Terms
+from edge_agent.updates.executor import ATTEMPTS, REASONS, Executor, Terms
 from edge_agent.updates.planner import Install, Keep, Refuse, Situation, plan
 from edge_agent.updates.probation import Verdict, judge
 from edge_agent.updates.records import Installed, Journal
+from edge_agent.updates.spoken import Done, Refused, Said, Unreachable
 from edge_agent.updates.store import Store
 from edge_agent.updates.updates import Updates
 from fleet_protocol.manifest import Runtime
+from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import Kind, Refusal, Standing, Target
 from fleet_protocol.update_states import UpdateState
 from tests.support.drafts import HandClock
@@ -316,7 +320,37 @@ def test_a_refusal_is_written_once_and_dropped_when_it_is_not_ordered_any_more(t
     assert not bench.executor.settle([(Kind.MODEL, "autoencoder", MODEL.target.sha256)])
     (dropped,) = bench.executor.settle([])
     assert dropped.target == MODEL.target
-    assert not bench.executor.journal.entries
+    (kept,) = bench.executor.journal.entries
+    assert kept == replace(dropped, withdrawn=True), "a rollout takes back what failed; the reason stays"
+    assert not bench.executor.settle([]), "told once"
+    bench.executor.sweep()
+    assert not bench.store.has(MODEL.target.sha256), "the reason is kept, not the artifact"
+
+
+def test_of_what_failed_and_is_not_ordered_any_more_a_few_reasons_are_kept(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for number in range(REASONS + 3):
+        bench.clock.advance(1000)
+        target = policy_artifact(1, name=f"watch_{number}").target
+        bench.executor.refuse(target, Refusal.NOT_PUBLISHED, "")
+        bench.executor.settle([])
+    names = [entry.target.description.name for entry in bench.executor.journal.entries]
+    assert names == [f"watch_{number}" for number in range(3, REASONS + 3)]
+    assert not reports(bench.executor, tmp_path), "a rollout that offers it again sees no failure yet"
+    bench.executor.refuse(target, Refusal.NOT_PUBLISHED, "")
+    assert [each.name for each in reports(bench.executor, tmp_path)] == [target.description.name]
+    assert [entry.withdrawn for entry in bench.executor.journal.entries].count(False) == 1
+
+
+def reports(executor: Executor, folder: Path) -> list[UpdateReport]:
+    """What the device reports of its updates."""
+    file = folder / "agent.toml"
+    file.write_text(SETTINGS)
+    config = load(file)
+    assert config.updates is not None
+    task = Updates(config, config.updates, HandClock(), HealthBoard(HandClock()))
+    task.take(executor)
+    return task.reports()
 
 
 def test_a_failure_keeps_its_reason_when_it_is_refused_later_as_failed_here(tmp_path: Path) -> None:
@@ -472,3 +506,47 @@ def test_without_the_agent_a_stick_is_tried_as_the_boards_profile_allows(
     profile = firmware_profiles.schema.load("tflite-64")
     assert list(settings[0].runtimes) == list(profile.runtimes.allowed)
     assert settings[0].runtimes != tuple(Runtime)
+
+
+FORGED = Refused(Refusal.FORGED, "image", "signed by nobody")
+SILENT = Unreachable("nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("looks", "codes"),
+    [
+        (["server", SILENT], {"update.unreachable"}),
+        (["server", FORGED, "server", SILENT], {"update.refused", "update.unreachable"}),
+        (["server", FORGED, "server", SILENT, "server", Done([])], set()),
+        (["stick", SILENT], set()),
+        (["server", SILENT, "stick", Done([])], {"update.unreachable"}),
+    ],
+    ids=["silence", "forged, then silence", "all is well again", "a broken stick", "a good stick"],
+)
+def test_what_looks_leave_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[Said | str], codes: set[str]
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(SETTINGS)
+    config = load(file)
+    assert config.updates is not None
+    health = HealthBoard(HandClock())
+    task = Updates(config, config.updates, HandClock(), health)
+    task.take(Executor(tmp_path, Store(tmp_path), HandClock(), Terms(1.0, 1), frozenset()))
+    monkeypatch.setattr(task, "_question", lambda url="", bundle="": SimpleNamespace(bundle=bundle))
+
+    async def all_of_them() -> None:
+        for where, said in zip(looks[::2], looks[1::2], strict=True):
+
+            async def ask(_question: object, hear: Callable[[object], None], said: object = said) -> None:
+                hear(said)
+
+            monkeypatch.setattr("edge_agent.updates.updates.ask", ask)
+            with contextlib.suppress(UpdateError):
+                if where == "stick":
+                    await task.apply(tmp_path / "stick.tar")
+                else:
+                    await task._look(task._question(url="https://fleet.example"))
+
+    asyncio.run(all_of_them())
+    assert {each.code for each in health.reports()} == codes

@@ -59,6 +59,7 @@ class Operator:
         """
         done = subprocess.run(
             (*FLEET, *arguments, "--data", str(self.server)),
+            stdin=subprocess.DEVNULL,  # else a ceremony asks whoever watches the demonstration
             capture_output=True,
             text=True,
             check=False,
