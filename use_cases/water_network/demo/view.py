@@ -64,19 +64,19 @@ def _head(view: CityView, plant_s: float, note: str) -> Text:
 
 
 def _devices(view: CityView) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for title, justify, width in (
-        (_("DEVICE"), "left", 7),
-        (_("RUNTIME"), "left", 8),
-        (_("PRESSURE m"), "right", 10),
-        (_("FLOW L/s"), "right", 8),
-        (_("AGE"), "right", 6),
-        (_("MODEL"), "left", 5),
-        (_("ANSWER"), "left", 9),
-        (_("SCORE"), "right", 5),
-        (_("HEALTH"), "left", None),
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
+    for title, justify in (
+        (_("DEVICE"), "left"),
+        (_("RUNTIME"), "left"),
+        (_("PRESSURE m"), "right"),
+        (_("FLOW L/s"), "right"),
+        (_("AGE"), "right"),
+        (_("MODEL"), "left"),
+        (_("ANSWER"), "left"),
+        (_("SCORE"), "right"),
     ):
-        table.add_column(title, justify=justify, min_width=width, no_wrap=True)  # type: ignore[arg-type] # Rich's literal
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type] # Rich's literal
+    table.add_column(_("HEALTH"), ratio=1, no_wrap=True)
     for device in view.devices:
         table.add_row(*_row(device), style="bold red" if device.label not in {None, "normal"} else "")
     return table
