@@ -44,9 +44,12 @@ def test_a_policy_in_fast_time_differs_in_its_budget_alone(name: str) -> None:
     assert parse(in_fast_time(text).encode()).escalation is not None
 
 
+CODES = ("escalation.uncalibrated", "escalation.over_budget", "update.refused")
+
+
 def city() -> CityView:
     devices = tuple(
-        DeviceView(post, "online", 61.25, 120.5, 300, "1.1.0", "normal", 0.12, ()) for post in plan.POSTS
+        DeviceView(post, "online", 61.25, 120.5, 300, "1.1.0", "normal", 0.12, CODES) for post in plan.POSTS
     )
     counts = {"readings": 123_456, "events": 20, "lost_records": 0}
     events = tuple(
@@ -73,6 +76,8 @@ def test_the_view_fits_the_terminal_and_tells_the_story(width: int, height: int)
     assert "1 done 2 assigned 3 waiting" in text
     assert "zone gw-149 (97%)" in text
     assert "refused  1.0 s ago  gw-149  update_refused" in text
+    assert "gw-main litert" in text
+    assert "1.1.0 normal" in text
     assert "q quits" in text
 
 

@@ -43,8 +43,8 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def age(milliseconds: int | None) -> str:
-    """How old a value is."""
-    return "-" if milliseconds is None else f"{milliseconds / 1000:.1f} s"
+    """How old a value is; one from a clock that is ahead is new."""
+    return "-" if milliseconds is None else f"{max(0, milliseconds) / 1000:.1f} s"
 
 
 def _head(view: CityView, plant_s: float, note: str) -> Text:
@@ -64,7 +64,7 @@ def _head(view: CityView, plant_s: float, note: str) -> Text:
 
 
 def _devices(view: CityView) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
     for title, justify in (
         (_("DEVICE"), "left"),
         (_("RUNTIME"), "left"),
@@ -74,9 +74,9 @@ def _devices(view: CityView) -> Table:
         (_("MODEL"), "left"),
         (_("ANSWER"), "left"),
         (_("SCORE"), "right"),
-        (_("HEALTH"), "left"),
     ):
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type] # Rich's literal
+    table.add_column(_("HEALTH"), ratio=1, no_wrap=True)
     for device in view.devices:
         table.add_row(*_row(device), style="bold red" if device.label not in {None, "normal"} else "")
     return table
