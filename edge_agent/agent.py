@@ -116,69 +116,67 @@ class Agent:
         return records.load(folder_of(self._config), Installed)
 
     def _tasks(self, recorder: Recorder) -> dict[str, Work]:
-        config = self._config
+        """Everything that runs, by name."""
         updates = self.updates
         self._desk.record = recorder.note
-        reporter = Reporter(
-            config,
-            self._clock,
-            self.health,
-            self.store,
-            self._sensors,
-            updates.reports if updates else list,
-        )
+        reporter = self._reporter()
+        uplink = self._uplink(reporter)
+        pollers = self._pollers(recorder)
+        tasks: dict[str, Work] = {
+            "recorder": recorder.run,
+            "uplink": uplink.run,
+            "limits": LimitWatch(self.allowance, self._config.data, self.health).run,
+            "on_site": self._on_site(recorder, reporter, uplink, pollers).run,
+        }
+        if self._config.models or updates or self._installed().slots:
+            tasks |= self._model_tasks(recorder, reporter)
+        if updates:
+            tasks |= self._update_tasks(updates, recorder, uplink)
+        return tasks | {f"sensor.{name}": poller.run for name, poller in pollers.items()}
 
+    def _reporter(self) -> Reporter:
+        updates = self.updates.reports if self.updates else list
+        return Reporter(self._config, self._clock, self.health, self.store, self._sensors, updates)
+
+    def _uplink(self, reporter: Reporter) -> Uplink:
+        broker = self._config.broker
+        transport = Transport(self._identity, broker, self._clock)
+        uplink = Uplink(transport, self._sender, self._desk, reporter, self.health, broker.reconnect_cap_s)
+
+        def answered(message: Message) -> None:
+            if isinstance(message, Answer):
+                self._desk.hear(message)
+
+        uplink.listen(Channel.ANSWER, answered)
+        return uplink
+
+    def _pollers(self, recorder: Recorder) -> dict[str, Poller]:
+        return {
+            sensor.name: Poller(sensor, self._clock, self.health, recorder.take, asked.stuck_after_s)
+            for sensor, asked in zip(self._sensors, self._config.sensors, strict=True)
+        }
+
+    def _on_site(
+        self, recorder: Recorder, reporter: Reporter, uplink: Uplink, pollers: dict[str, Poller]
+    ) -> OnSite:
+        return OnSite(
+            Parts(
+                self._config, self._clock, reporter, recorder.recent, uplink, pollers, self._log_tail,
+                findings, self.updates,
+            )
+        )  # fmt: skip
+
+    def _model_tasks(self, recorder: Recorder, reporter: Reporter) -> dict[str, Work]:
         def use(pipeline: "Pipeline", models: list[ModelReport]) -> None:
             if recorder.pipeline is not pipeline:
                 self._keeper.take(pipeline)
             recorder.pipeline, reporter.models = pipeline, models
             self.health.changed.set()
 
-        def answered(message: Message) -> None:
-            if isinstance(message, Answer):
-                self._desk.hear(message)
-
-        uplink = Uplink(
-            Transport(self._identity, config.broker, self._clock),
-            self._sender,
-            self._desk,
-            reporter,
-            self.health,
-            config.broker.reconnect_cap_s,
-        )
-        uplink.listen(Channel.ANSWER, answered)
-        pollers = {
-            sensor.name: Poller(sensor, self._clock, self.health, recorder.take, asked.stuck_after_s)
-            for sensor, asked in zip(self._sensors, config.sensors, strict=True)
-        }
-        on_site = OnSite(
-            Parts(
-                config,
-                self._clock,
-                reporter,
-                recorder.recent,
-                uplink,
-                pollers,
-                self._log_tail,
-                findings,
-                updates,
-            )
-        )
-        models: dict[str, Work] = {}
-        if config.models or updates or self._installed().slots:
-            models = {
-                "models": lambda: self._models.run(use),
-                "memory": self._keeper.run,
-                "escalation": self._desk.run,
-            }
         return {
-            "recorder": recorder.run,
-            "uplink": uplink.run,
-            "limits": LimitWatch(self.allowance, config.data, self.health).run,
-            "on_site": on_site.run,
-            **models,
-            **(self._update_tasks(updates, recorder, uplink) if updates else {}),
-            **{f"sensor.{name}": poller.run for name, poller in pollers.items()},
+            "models": lambda: self._models.run(use),
+            "memory": self._keeper.run,
+            "escalation": self._desk.run,
         }
 
     def _update_tasks(self, updates: Updates, recorder: Recorder, uplink: Uplink) -> dict[str, Work]:
