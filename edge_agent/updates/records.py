@@ -26,8 +26,8 @@ INSTALLED: Final = "installed.json"
 JOURNAL: Final = "journal.json"
 MAX_BYTES: Final = 1 << 22
 
-_MAX_FAILED: Final = 32
-"""Digests remembered as failed; older ones have a release that is refused anyway."""
+_MAX_FAILED: Final = 1024
+"""Names of artifacts of which a failure is remembered; more than anybody publishes for one device."""
 
 Format1 = Annotated[int, msgspec.Meta(ge=1, le=1)]
 
@@ -76,9 +76,14 @@ class Installed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return self._with(Slot(*target.key, slot.previous))
 
     def with_failed(self, target: Target) -> "Installed":
-        """With ``target`` remembered as failed here."""
+        """With ``target`` remembered as failed here; lower releases of its name are refused anyway."""
         failed = Failed(*target.key, target.sha256, target.description.release)
-        others = [each for each in self.failed if each.sha256 != target.sha256]
+        others = [
+            each
+            for each in self.failed
+            if (each.kind, each.name) != target.key
+            or (each.release >= failed.release and each.sha256 != failed.sha256)
+        ]
         return msgspec.structs.replace(self, failed=(*others, failed)[-_MAX_FAILED:])
 
     def _with(self, slot: Slot) -> "Installed":

@@ -144,10 +144,11 @@ def test_the_switch_and_the_way_back() -> None:
 
 def test_what_failed_is_remembered_within_bounds() -> None:
     installed = Installed()
-    for number in range(50):
-        installed = installed.with_failed(Target("x", 1, f"{number:064x}", MODEL.target.description))
-    assert len(installed.failed) == 32
-    assert installed.failed[-1].sha256 == f"{49:064x}"
+    for number in range(1100):
+        described = replace(MODEL.target.description, name=f"model_{number}")
+        installed = installed.with_failed(Target("x", 1, f"{number:064x}", described))
+    assert len(installed.failed) == 1024
+    assert installed.failed[-1].sha256 == f"{1099:064x}"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 2}', b"\xff"])
@@ -340,6 +341,16 @@ def test_of_what_failed_and_is_not_ordered_any_more_a_few_reasons_are_kept(tmp_p
     bench.executor.refuse(target, Refusal.NOT_PUBLISHED, "")
     assert [each.name for each in reports(bench.executor, tmp_path)] == [target.description.name]
     assert [entry.withdrawn for entry in bench.executor.journal.entries].count(False) == 1
+
+
+def test_failures_of_other_artifacts_do_not_make_one_forgotten() -> None:
+    installed = Installed().with_failed(MODEL.target).with_failed(NEWER.target)
+    for number in range(40):
+        installed = installed.with_failed(policy_artifact(1, name=f"watch_{number}").target)
+    digests = {each.sha256 for each in installed.failed}
+    assert NEWER.target.sha256 in digests
+    assert MODEL.target.sha256 not in digests, "a release below one that was accepted is refused anyway"
+    assert len(digests) == 41
 
 
 def reports(executor: Executor, folder: Path) -> list[UpdateReport]:
