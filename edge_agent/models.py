@@ -192,6 +192,10 @@ class Models:
         """How the model called ``name`` and its policy have done since they took their place."""
         return self._pipeline.vitals(name) if self._pipeline else Vitals()
 
+    def usual(self, name: str) -> Vitals:
+        """What is usual of the model called ``name`` and its policy at present."""
+        return self._pipeline.usual(name) if self._pipeline else Vitals()
+
     def forget(self) -> None:
         """Close what was examined and not brought."""
         examined, self._examined = self._examined, None

@@ -114,6 +114,10 @@ class Pipeline:
         """How the model called ``name`` has done since it took its place, with the policy that it has."""
         return next((watch.pulse.read() for watch in self._watches if watch.name == name), Vitals())
 
+    def usual(self, name: str) -> Vitals:
+        """What is usual of the model called ``name`` at present."""
+        return next((watch.pulse.usual() for watch in self._watches if watch.name == name), Vitals())
+
 
 class _Watch:
     """One model at work."""

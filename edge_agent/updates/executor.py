@@ -59,6 +59,9 @@ class Runner(Protocol):
     def vitals(self, name: str) -> Vitals:
         """How what runs under a model's name has done since it took its place."""
 
+    def usual(self, name: str) -> Vitals:
+        """What is usual of it at present: what the next version is held against."""
+
     def forget(self) -> None:
         """Close what was examined and not brought."""
 
@@ -256,7 +259,7 @@ class Executor:
         except UpdateUnfit as error:
             self._fail(entry, str(error), remember=False)
         else:
-            self._move(entry, _S.ACTIVATING, before=runner.vitals(model))
+            self._move(entry, _S.ACTIVATING, before=runner.usual(model))
         return True
 
     async def _activate(self, entry: Entry, runner: Runner) -> bool:

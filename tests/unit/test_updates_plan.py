@@ -131,6 +131,22 @@ def test_a_score_that_is_no_number_is_no_answer() -> None:
 # Records.
 
 
+def test_what_is_usual_is_what_was_seen_of_late() -> None:
+    """A month of calm, then a leak that is open: the next version is held against the leak."""
+    pulse = Pulse()
+    for _window in range(500):
+        pulse.answered(0.1, 100, alarm=False)
+    assert pulse.usual().alarms == 0
+    for window in range(64):
+        pulse.answered(0.9, 100, alarm=True)
+        pulse.judged(raised=window % 8 == 0, unclear=False)
+    assert (pulse.usual().answers, pulse.usual().alarms, pulse.usual().raised) == (64, 64, 8)
+    assert (pulse.read().answers, pulse.read().alarms) == (564, 64)
+    again = Pulse()
+    again.restore(pulse.read())
+    assert again.usual() == again.read()
+
+
 def test_the_switch_and_the_way_back() -> None:
     installed = Installed().switched(MODEL.target).switched(NEWER.target)
     assert installed.switched(NEWER.target) == installed
@@ -188,6 +204,9 @@ class Runner:
             raise self.failing
 
     def vitals(self, name: str) -> Vitals:
+        return self.seen
+
+    def usual(self, name: str) -> Vitals:
         return self.seen
 
     def forget(self) -> None:

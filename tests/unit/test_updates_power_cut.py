@@ -71,6 +71,9 @@ class Bench:
     def vitals(self, name: str) -> Vitals:
         return ILL if self.running[name].sha256 in self.ill else WELL
 
+    def usual(self, name: str) -> Vitals:
+        return self.vitals(name)
+
     def forget(self) -> None:
         """Nothing is held open."""
 
