@@ -41,8 +41,8 @@ def judge(
     """Whether the version with the vitals ``now`` stays, and why not.
 
     ``before`` is what was usual, at the switch, of the version that ran before; without answers where
-    there was none. It has
-    to last ``least_s`` seconds and give ``least_windows`` answers; it fails as soon as it fails.
+    there was none. The new one has to last ``least_s`` seconds and give ``least_windows`` answers; it
+    fails as soon as it fails.
     """
     reason = _failing(now) or _slow(now, before) or _alarming(now, before, max(least_windows, FAILED_LEAST))
     if reason:
