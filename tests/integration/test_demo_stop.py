@@ -89,7 +89,8 @@ def test_q_ends_the_live_view_and_its_story(tmp_path: Path) -> None:
     person, terminal = pty.openpty()
     with demo(tmp_path, stdin=terminal) as process:
         wait_until(
-            lambda: any("conductor" in " ".join(each.cmdline()) for each in processes_of(tmp_path)),
+            # As they were when they were listed: another one may have ended since.
+            lambda: any("conductor" in " ".join(each.info["cmdline"]) for each in processes_of(tmp_path)),
             "the story begins",
             90,
         )

@@ -62,11 +62,15 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
             stderr=output,
             start_new_session=True,
         )
-    wait_until(lambda: "fault=stuck" in log.read_text(), "the scenario is under way", 60)
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    assert children
-    run.send_signal(signal.SIGINT)
-    assert run.wait(30) == 130
+    try:
+        wait_until(lambda: "sensor gw-1 stuck" in log.read_text(), "the scenario is under way", 60)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        assert children
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130
+    finally:
+        run.kill()
+        run.wait()
     wait_until(
         lambda: not any(Path(f"/proc/{child}").exists() for child in children), "every process is gone"
     )
