@@ -76,7 +76,7 @@ class Installation:
             (*python, "fleet_server", "serve", "--data", str(self.server_data), *options),
             logs / "server.log",
         )
-        self.plant_port: Final = _free_port()
+        self.plant_port: Final = free_port()
         plant = (*rig.field, *python, "hil.plant", "--folder", str(folder), "--port", str(self.plant_port))
         self.plant: Final = Child(
             "meters", (*plant, "--units", str(len(scenario.devices))), logs / "meters.log"
@@ -338,7 +338,8 @@ def _last_renamed(trace: Path) -> str:
     return Path(found[-1]).name if found else ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port on the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

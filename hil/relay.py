@@ -141,7 +141,7 @@ def open_tun(namespace: str, name: str, address: str) -> int:
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
     try:
-        _enter(there)
+        enter(there)
         device = os.open("/dev/net/tun", os.O_RDWR)
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
         for command in (
@@ -151,13 +151,14 @@ def open_tun(namespace: str, name: str, address: str) -> int:
         ):
             subprocess.run(command.split(), check=True)
     finally:
-        _enter(home)
+        enter(home)
         os.close(home)
         os.close(there)
     return device
 
 
-def _enter(namespace: int) -> None:
+def enter(namespace: int) -> None:
+    """Move this thread into the network namespace behind the descriptor ``namespace``."""
     if _libc.setns(namespace, _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 

@@ -4,7 +4,6 @@ A rig says how to start a program on each side, under which host the field reach
 what the link between them does.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -25,8 +24,6 @@ from hil.relay import Conditions
 from hil.stopping import pause
 
 READY_S: Final = 15.0
-_CLONE_NEWNET: Final = 0x40000000
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +118,12 @@ def _inside(namespace: str) -> Iterator[None]:
 
 
 def _enter(namespace: int) -> None:
-    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+    try:
+        relay.enter(namespace)
+    except OSError as error:
         raise RigError(
-            _("cannot enter a network namespace: {reason}").format(reason=os.strerror(ctypes.get_errno()))
-        )
+            _("cannot enter a network namespace: {reason}").format(reason=error.strerror)
+        ) from error
 
 
 def _ip(*arguments: str) -> None:

@@ -1,7 +1,6 @@
 """The city: broker, server, plant and agents as real processes in one folder, and their orderly end."""
 
 import json
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet_protocol.texts import _
+from hil.installation import free_port
 from hil.processes import Child
 from hil.stopping import pause
 from use_cases.water_network.demo import plan
@@ -84,7 +84,7 @@ def _city(folder: Path, seed: int) -> City:
     python = (sys.executable, "-m")
     serve = (*python, "fleet_server", "serve", "--data", str(folder / "server"))
     server = Child("server", (*serve, "--central-model", str(PACK / "central")), logs / "server.log")
-    port = _free_port()
+    port = free_port()
     plant_command = (*python, "use_cases.water_network.demo.plant", "--port", str(port))
     plant = Child("plant", (*plant_command, "--seed", str(seed), "--folder", str(folder)), logs / "plant.log")
     agents = {
@@ -140,10 +140,3 @@ def _await(child: Child, ready: Callable[[], bool]) -> None:
                 )
             )
         pause(POLL_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
