@@ -1,6 +1,6 @@
 """The demonstration without a terminal: every journey observed end to end, under kills, and accounted for.
 
-Here is only their order. At the end the plant stops, everything still on its way must arrive, and
+Here is only their order. At the end the meters refuse, everything still on its way must arrive, and
 each device's readings are held against what its meter served.
 """
 
@@ -49,9 +49,8 @@ def run(city: City, observer: Observer, say: Say) -> Findings:
     leak.guard_killed(stage)
     findings.latency = observer.latency()
     account.inference_times(stage)
-    say(_("Stopping the plant"))
-    city.plant.stop()
-    account.reconcile(stage, city.served())
+    say(_("Having the meters refuse from now on"))
+    account.reconcile(stage, city.close_meters())
     return findings
 
 

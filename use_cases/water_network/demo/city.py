@@ -1,6 +1,8 @@
 """The city: broker, server, plant and agents as real processes in one folder, and their orderly end."""
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -45,9 +47,17 @@ class City:
         """When the plant began to serve, in ms since 1970."""
         return started_ms(self.folder)
 
-    def served(self) -> dict[int, int]:
-        """How often each unit of the plant was read; known once the plant is stopped."""
-        counts: dict[str, int] = json.loads((self.folder / "served.json").read_text())
+    def close_meters(self) -> dict[int, int]:
+        """Have the plant's meters refuse from now on; how often each unit was read.
+
+        Raises:
+            CityError: the plant does not run.
+        """
+        file = self.folder / "served.json"
+        if self.plant.pid is not None:
+            os.kill(self.plant.pid, signal.SIGUSR1)
+        _await(self.plant, file.exists)
+        counts: dict[str, int] = json.loads(file.read_text())
         return {int(unit): count for unit, count in counts.items()}
 
     def mend(self) -> None:

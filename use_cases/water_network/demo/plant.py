@@ -2,7 +2,8 @@
 
 Each gateway is one unit with a meter: pressure (m) and flow (L/s) as 32-bit floats, and a 32-bit
 counter of the readings that were served, which lets the demonstration account for every single one.
-It writes ``started.json`` when it begins to serve and ``served.json``, the counts, when it is stopped.
+It writes ``started.json`` when it begins to serve. On SIGUSR1 its meters refuse from then on, and it writes
+``served.json``, the counts. A plant that stopped instead would cut short the answer that it is just giving.
 """
 
 import argparse
@@ -39,6 +40,7 @@ class Meter:
         self._series = series
         self._plant_time = plant_time
         self.served = 0
+        self.refuses = False
 
     def registers(self) -> list[int]:
         """The six registers of the next reading."""
@@ -101,6 +103,8 @@ async def _answer(
 ) -> ExcCodes | None:
     if written is not None:
         return ExcCodes.ILLEGAL_FUNCTION
+    if meter.refuses:
+        return ExcCodes.DEVICE_FAILURE
     registers[:REGISTERS] = meter.registers()
     return None
 
@@ -111,19 +115,28 @@ def _unit(unit: int, meter: Meter) -> SimDevice:
 
 
 async def serve(port: int, seed: int, folder: Path) -> None:
-    """Serve until SIGTERM or SIGINT; say in ``folder`` when that began and how often each unit was read."""
+    """Serve until SIGTERM or SIGINT; say in ``folder`` when that began and how often each unit was read.
+
+    On SIGUSR1 the meters refuse, and the counts are final.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     units = await asyncio.to_thread(meters, seed)
     started_ms = time.time_ns() // 1_000_000
+    loop.add_signal_handler(signal.SIGUSR1, _close, units, folder)
     devices = [_unit(unit, meter) for unit, meter in units.items()]
     server = ModbusTcpServer(devices, address=("127.0.0.1", port))
     await server.serve_forever(background=True)
     _write(folder / "started.json", {"started_ms": started_ms})
     await stopped.wait()
     await server.shutdown()  # type: ignore[no-untyped-call] # pymodbus types the rest
+
+
+def _close(units: dict[int, Meter], folder: Path) -> None:
+    for meter in units.values():
+        meter.refuses = True
     _write(folder / "served.json", {str(unit): meter.served for unit, meter in units.items()})
 
 

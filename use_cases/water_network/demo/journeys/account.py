@@ -1,4 +1,4 @@
-"""The plant stops, what is under way arrives, and every reading is held against what its meter served."""
+"""The meters refuse, what is under way arrives, and every reading is held against what its meter served."""
 
 from statistics import median
 from typing import Any

@@ -5,7 +5,7 @@ from typing import Final
 
 from fleet_protocol.texts import _
 from use_cases.water_network.demo import plan
-from use_cases.water_network.demo.stage import Stage
+from use_cases.water_network.demo.stage import Stage, now_ms
 
 FRESH_MS: Final = 5_000
 VICTIMS: Final = ("gw-213", "gw-129", plan.LEAK_GUARD, "ingest", "mosquitto")
@@ -25,11 +25,16 @@ def kills(stage: Stage) -> None:
 
 
 def reporting(stage: Stage) -> Callable[[], bool]:
-    """Whether every agent is online and fresh."""
+    """Whether every agent is online and fresh, by a reading of after this was asked.
+
+    What was read before a kill says nothing of who was killed.
+    """
+    asked_ms = now_ms()
 
     def holds() -> bool:
-        devices = stage.observer.look().devices
-        fresh = [view.reading_age_ms is not None and view.reading_age_ms < FRESH_MS for view in devices]
+        city = stage.observer.look()
+        devices, most_ms = city.devices, min(FRESH_MS, city.now_ms - asked_ms)
+        fresh = [view.reading_age_ms is not None and view.reading_age_ms < most_ms for view in devices]
         return len(devices) == len(plan.POSTS) and all(fresh) and all(v.state == "online" for v in devices)
 
     return holds
