@@ -1,12 +1,11 @@
-"""Files that survive a power cut: written beside, flushed, renamed, and the folder flushed too."""
+"""Files and folders of the server that survive a power cut, with its own words for what cannot be written."""
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from fleet_protocol.texts import _
 from fleet_server.errors import ConfigError
+from fleet_signing.files import replace_durably
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -15,17 +14,9 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
     Raises:
         ConfigError: the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        flush_folder(path.parent)
+        replace_durably(path, content, mode)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise _cannot_write(path, error) from error
 
 
@@ -45,15 +36,6 @@ def make_folder(path: Path) -> None:
                 path=path
             )
         )
-
-
-def flush_folder(path: Path) -> None:
-    """Make the names in ``path`` survive a power cut."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _cannot_write(path: Path, error: OSError) -> ConfigError:

@@ -14,7 +14,7 @@ from typing import IO, Final
 from edge_agent import durable
 from edge_agent.backoff import FullJitter
 from edge_agent.errors import UpdateBroken, UpdateRefused, UpdateUnreachable
-from edge_agent.updates.source import CHUNK, NotThere, Part, Source
+from edge_agent.updates.source import NotThere, Part, Source
 from fleet_protocol.targets import Refusal, Target
 from fleet_protocol.texts import _
 
@@ -149,11 +149,8 @@ def _endless(target: Target) -> UpdateRefused:
 
 
 def _digest(file: Path) -> str:
-    sha256 = hashlib.sha256()
     with file.open("rb") as content:
-        while chunk := content.read(CHUNK):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _size(file: Path) -> int:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 POLICY: Final = "policy.toml"
 DRAFT: Final = ".draft-"
-_CHUNK: Final = 1 << 20
 
 
 class Store:
@@ -142,8 +141,5 @@ def _require_described(target: Target, found: "Manifest | Policy") -> None:
 
 
 def _digest(file: Path) -> str:
-    sha256 = hashlib.sha256()
     with file.open("rb") as content:
-        while chunk := content.read(_CHUNK):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+        return hashlib.file_digest(content, "sha256").hexdigest()

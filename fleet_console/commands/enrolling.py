@@ -5,7 +5,6 @@ a certificate.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from fleet_console.commands.keys import section, write_roots
 from fleet_console.errors import ConsoleError
 from fleet_protocol.texts import _
+from fleet_signing.files import replace_durably
 
 KEY: Final = "key.pem"
 CERTIFICATE: Final = "cert.pem"
@@ -162,18 +162,8 @@ def _make_folder(folder: Path) -> None:
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     """Whole or not at all, whatever happens meanwhile."""
-    beside = path.with_name(f".{path.name}.new")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_durably(path, content, mode)
     except OSError as error:
         raise _cannot_write(path, error) from error
 

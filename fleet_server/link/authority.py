@@ -23,7 +23,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id, is_service_name
 from fleet_server.errors import AuthorityError, CsrRefused
-from fleet_server.files import flush_folder, make_folder, write_durably
+from fleet_server.files import make_folder, write_durably
+from fleet_signing.files import flush_folder
 
 CA_DAYS: Final = 7300
 """Twenty years: the root is pinned on every device and changed by hand, never by surprise."""

@@ -22,10 +22,11 @@ from fleet_protocol.texts import _
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact
 from fleet_server.errors import NoArtifact, Refused, Stale, TooLarge
-from fleet_server.files import flush_folder, make_folder
+from fleet_server.files import make_folder
 from fleet_server.updates.online import refusing
 from fleet_signing import acceptance, artifacts
 from fleet_signing.ceremony import Bundle
+from fleet_signing.files import flush_folder
 
 _KINDS: Final = {folder: kind for kind, folder in DELEGATIONS.items()}
 
