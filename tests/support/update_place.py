@@ -1,0 +1,102 @@
+"""A real server after a key ceremony: what publishes to it, and what a device sees of it."""
+
+import shutil
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+from securesystemslib.signer import CryptoSigner
+from tuf.api.exceptions import DownloadHTTPError
+from tuf.ngclient import FetcherInterface, Updater
+
+from fleet_protocol.manifest import Manifest, encode
+from fleet_protocol.manifest import parse as parse_manifest
+from fleet_signing import ceremony, image, keys
+from fleet_signing.artifacts import Artifact
+from fleet_signing.ceremony import Bundle
+from fleet_signing.metadata import now, seal
+from tests.support.fleet_server import ServerProcess, fleet
+
+MODEL = Path("use_cases/water_network/models/pressure_leak")
+PASSPHRASE = "correct horse battery"
+
+
+class HttpsFetcher(FetcherInterface):
+    """What python-tuf fetches with, over HTTPS with the fleet's authority alone."""
+
+    def __init__(self, ca: str) -> None:
+        self.context = ssl.create_default_context(cafile=ca)
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        answer = httpx.get(url, verify=self.context, trust_env=False, timeout=30)
+        if answer.status_code != 200:
+            raise DownloadHTTPError(url, answer.status_code)
+        return iter([answer.content])
+
+
+class Place:
+    """A running server after a key ceremony, the offline keys, and what a device sees of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys = folder / "keys"
+        self.server = ServerProcess(folder / "data")
+
+    def start(self) -> None:
+        """Start it; a server that was killed has left its announcement behind."""
+        (self.server.data / "endpoints.json").unlink(missing_ok=True)
+        self.server.start()
+
+    def fleet(self, *arguments: str | Path) -> str:
+        done = fleet(*arguments, "--data", self.server.data)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refused(self, *arguments: str | Path) -> str:
+        done = fleet(*arguments, "--data", self.server.data)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
+    def devices(self) -> httpx.Client:
+        """HTTPS as a device speaks it."""
+        context = ssl.create_default_context(cafile=self.server.endpoints["ca"])
+        url = self.server.endpoints["device_url"] + "/v1/updates"
+        return httpx.Client(base_url=url, verify=context, trust_env=False, timeout=30)
+
+    def client(self, repository: str, root: Path, folder: Path) -> Updater:
+        """python-tuf's client on ``repository`` that pins ``root``."""
+        url = f"{self.server.endpoints['device_url']}/v1/updates/{repository}"
+        for name in ("metadata", "targets"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        return Updater(
+            str(folder / "metadata"),
+            f"{url}/metadata/",
+            str(folder / "targets"),
+            f"{url}/targets/",
+            fetcher=HttpsFetcher(self.server.endpoints["ca"]),
+            bootstrap=root.read_bytes(),
+        )
+
+    def signer(self, role: str) -> CryptoSigner:
+        return keys.read(self.keys / f"{role}.key", PASSPHRASE).signer
+
+    def published(self) -> Bundle:
+        with self.server.client() as client:
+            return ceremony.decode_bundle(client.get("/v1/updates/metadata").raise_for_status().content)
+
+    def vouching(self, artifact: Artifact, *signers: CryptoSigner) -> bytes:
+        """Metadata that vouches for ``artifact``, signed by ``signers``."""
+        role = "models" if artifact.target.path.startswith("models/") else "policies"
+        added = image.add(self.published().roles[role], artifact.target, [self.signer(role)], now())
+        return ceremony.encode_bundle(Bundle((), (), {role: seal(added.signed, signers)}))
+
+
+def model(folder: Path, name: str, release: int = 1) -> Path:
+    """The folder of a model called ``name``."""
+    shutil.copytree(MODEL, folder, dirs_exist_ok=True)
+    manifest = parse_manifest((folder / "manifest.json").read_bytes())
+    changed: Manifest = msgspec.structs.replace(manifest, name=name, release=release)
+    (folder / "manifest.json").write_bytes(encode(changed))
+    return folder
