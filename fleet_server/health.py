@@ -1,6 +1,5 @@
 """How the server itself is, in the words of the health catalog."""
 
-import time
 from typing import Final
 
 from sqlalchemy import Engine
@@ -8,6 +7,7 @@ from sqlmodel import Session
 
 from fleet_protocol.messages import HealthReport
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.database.models import RefusalCount, Service
 from fleet_server.database.service import raised
 from fleet_server.devices.health import REFUSED_FOR_MS, HealthItem, describe
@@ -17,7 +17,7 @@ _STRANGERS: Final = ("", "")
 
 def server_health(engine: Engine) -> list[HealthItem]:
     """Every code that is raised for the server, the most severe first."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_ms()
     reports = [
         HealthReport(code=row.code, since_wall_ms=row.since_ms, detail=row.detail)
         for row in raised(engine, now_ms)

@@ -11,7 +11,6 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet_protocol.texts import _
 from fleet_server.access.tokens import provide_token
+from fleet_server.clock import wall_ms
 from fleet_server.config import (
     LOOPBACK,
     SETTINGS_FILE,
@@ -135,7 +135,7 @@ def _start(
     if config.embedded:
         supervisor.start(_broker_program(config))
         supervisor.wait_until(partial(mosquitto.accepts, config), BROKER_READY_S, _("the broker"))
-    began_ms = time.time_ns() // 1_000_000
+    began_ms = wall_ms()
     supervisor.start(_service_program(config, "ingest"))
     supervisor.start(_service_program(config, "watch"))
     supervisor.start(_service_program(config, "api", people.fileno()))

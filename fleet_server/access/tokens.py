@@ -5,13 +5,13 @@ Only a token's SHA-256 is in the database: it has 256 random bits, so nothing sl
 
 import hashlib
 import secrets
-import time
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
+from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Tenant, Token
 from fleet_server.files import write_durably
@@ -30,7 +30,7 @@ def provide_token(engine: Engine, path: Path, tenant: str) -> None:
     except FileNotFoundError:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         write_durably(path, token.encode() + b"\n")
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_ms()
     with writing(engine) as session:
         _provide_operator(session, tenant, now_ms)
         for old in session.exec(select(Token).where(Token.tenant == tenant, Token.name == _LOCAL)):
@@ -48,7 +48,7 @@ def is_valid(engine: Engine, tenant: str, token: str) -> bool:
         known = session.get(Token, (tenant, digest(token)))
     if known is None or known.revoked_ms is not None:
         return False
-    return known.expires_ms is None or known.expires_ms > time.time_ns() // 1_000_000
+    return known.expires_ms is None or known.expires_ms > wall_ms()
 
 
 def digest(token: str) -> str:

@@ -1,12 +1,12 @@
 """How the server is, and how much it has taken in, over HTTP."""
 
-import time
 from typing import Final
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from fleet_server.api.centre import Server
+from fleet_server.clock import wall_ms
 from fleet_server.devices.health import HealthItem
 from fleet_server.health import server_health
 from fleet_server.telemetry import query
@@ -37,19 +37,15 @@ class Stats(BaseModel):
 def health(server: Server) -> Health:
     """The server's own health; a device's stands on its page."""
     items = server_health(server.engine)
-    return Health(status=items[0].severity if items else "ok", items=items, now_ms=_now_ms())
+    return Health(status=items[0].severity if items else "ok", items=items, now_ms=wall_ms())
 
 
 @router.get("/stats")
 def stats(server: Server) -> Stats:
     """How much was stored; two calls give a rate."""
-    now_ms = _now_ms()
+    now_ms = wall_ms()
     return Stats(
         counts=query.counts(server.engine),
         latency=query.latency(server.engine, now_ms - _RATE_MS),
         now_ms=now_ms,
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -6,7 +6,6 @@ each time: a group holds no devices, and a rollout cuts its waves from those of 
 """
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +14,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Device, DeviceGroup
 from fleet_server.errors import FilterError, RolloutNotFound
@@ -81,7 +81,7 @@ def set_group(engine: Engine, tenant: str, name: str, text: str) -> GroupView:
     with writing(engine) as session:
         group = session.get(DeviceGroup, (tenant, name))
         if group is None:
-            group = DeviceGroup(tenant=tenant, name=name, filter=text, created_ms=_now_ms())
+            group = DeviceGroup(tenant=tenant, name=name, filter=text, created_ms=wall_ms())
         group.filter = text
         session.add(group)
         session.flush()
@@ -150,7 +150,3 @@ def _looks_like(value: str, pattern: str) -> bool:
             return False
         place = found + len(part)
     return True
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

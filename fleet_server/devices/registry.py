@@ -4,7 +4,6 @@ A device's page is put together from what was registered, the twin, and when it 
 """
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +17,7 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Certificate, Device, Presence, RefusalCount, Site, Twin, TwinHalf
 from fleet_server.devices.health import HealthItem, Signs, health_of, state_of
@@ -70,7 +70,7 @@ def add_device(
             if session.get(Device, (tenant, device)) is None:
                 _add_site(session, tenant, site)
                 session.add(
-                    Device(tenant=tenant, id=device, site=site, profile=profile, created_ms=_now_ms())
+                    Device(tenant=tenant, id=device, site=site, profile=profile, created_ms=wall_ms())
                 )
                 session.flush()
             elif not _knows_key(session, tenant, device, certificate):
@@ -130,7 +130,7 @@ def get_device(engine: Engine, tenant: str, device: str) -> DevicePage:
 
 def _summaries(session: Session, tenant: str, devices: Sequence[Device]) -> list[DeviceSummary]:
     names = [device.id for device in devices]
-    now_ms = _now_ms()
+    now_ms = wall_ms()
     signs = _signs(session, tenant, names)
     return [
         DeviceSummary(
@@ -221,7 +221,3 @@ def _certificate_row(tenant: str, device: str, certificate: x509.Certificate) ->
 
 def _not_found(device: str) -> NotFound:
     return NotFound(_("there is no device {device!r}").format(device=device[:80]))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

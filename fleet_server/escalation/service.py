@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from fleet_protocol.texts import _
 from fleet_protocol.topics import Channel, every_device
+from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.database.service import BEAT_S, beat, clear_code, raise_code
@@ -71,7 +72,7 @@ class Service:
             self._untaken = self._subscriber.collect(BATCH, WAIT_S, 0.0)
         self._clerk.take(self._untaken)
         self._untaken = []
-        self._clerk.move(now_ms())
+        self._clerk.move(wall_ms())
 
 
 class Opener:
@@ -123,7 +124,7 @@ class Chores:
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine: Final = engine
         self._ledger: Final = ledger
-        self._started_ms = now_ms()
+        self._started_ms = wall_ms()
         self._next_beat_s = 0.0
         self._next_prune_s = 0.0
         self._told: str | None = ""
@@ -137,18 +138,18 @@ class Chores:
                     self._tell(fault)
                 if now_s >= self._next_beat_s:
                     self._next_beat_s = now_s + BEAT_S
-                    beat(self._engine, ESCALATION, self._started_ms, now_ms())
+                    beat(self._engine, ESCALATION, self._started_ms, wall_ms())
             if now_s >= self._next_prune_s:
                 self._next_prune_s = now_s + PRUNE_S
-                self._ledger.prune(now_ms())
+                self._ledger.prune(wall_ms())
         except StoreError as error:
             log.warning("%s", error)
 
     def _tell(self, fault: str | None) -> None:
         if fault is None:
-            clear_code(self._engine, DOWN, now_ms())
+            clear_code(self._engine, DOWN, wall_ms())
         else:
-            raise_code(self._engine, DOWN, now_ms(), fault)
+            raise_code(self._engine, DOWN, wall_ms(), fault)
         self._told = fault
 
 
@@ -186,8 +187,3 @@ def running(config: ServerConfig, stop: Stop) -> Iterator[Service]:
         subscriber.close()
         opener.close()
         engine.dispose()
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970 by the server's clock."""
-    return time.time_ns() // 1_000_000

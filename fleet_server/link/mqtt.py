@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import mqtt5
 
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.errors import BrokerError
 
 RECEIVE_MAX: Final = 5000
@@ -268,7 +269,7 @@ class Subscriber:
             self._parse()
 
     def _parse(self) -> None:
-        received_ms = time.time_ns() // 1_000_000
+        received_ms = wall_ms()
         done = 0
         with memoryview(self._received) as view:
             while done < len(view):

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.database.service import BEAT_S, beat, clear_code, raise_code
@@ -91,7 +92,7 @@ class Notes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._started_ms = _now_ms()
+        self._started_ms = wall_ms()
         self._written: dict[str, str | None] = {}
         self._beat_s = -BEAT_S
 
@@ -101,7 +102,7 @@ class Notes:
             for code in _CODES:
                 self._keep(code, raised.get(code))
             if now_s - self._beat_s >= BEAT_S:
-                beat(self._engine, WATCH, self._started_ms, _now_ms())
+                beat(self._engine, WATCH, self._started_ms, wall_ms())
                 self._beat_s = now_s
         except SQLAlchemyError as error:
             log.warning(_("the watch cannot write to the database: {reason}").format(reason=error))
@@ -111,11 +112,7 @@ class Notes:
         if code in self._written and self._written[code] == detail:
             return
         if detail is None:
-            clear_code(self._engine, code, _now_ms())
+            clear_code(self._engine, code, wall_ms())
         else:
-            raise_code(self._engine, code, _now_ms(), detail)
+            raise_code(self._engine, code, wall_ms(), detail)
         self._written[code] = detail
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

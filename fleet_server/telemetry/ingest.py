@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 from fleet_protocol.messages import Ack, encode
 from fleet_protocol.texts import _
 from fleet_protocol.topics import Channel, every_device, topic
+from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.database.partitions import DAY_MS, ensure_partitions
@@ -161,7 +162,7 @@ class _Chores:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._started_ms = _now_ms()
+        self._started_ms = wall_ms()
         self._next_beat = 0.0
         self._partitions_until_ms = 0
         self._down_since_ms: int | None = None
@@ -175,7 +176,7 @@ class _Chores:
         self._next_beat = time.monotonic() + BEAT_S
         try:
             with unavailable():
-                beat(self._engine, INGEST, self._started_ms, _now_ms())
+                beat(self._engine, INGEST, self._started_ms, wall_ms())
                 self._provide_partitions()
         except StoreError as error:
             log.warning("%s", error)
@@ -185,7 +186,7 @@ class _Chores:
         self._failures += 1
         self._reason = str(error)
         if self._down_since_ms is None:
-            self._down_since_ms = _now_ms()
+            self._down_since_ms = wall_ms()
             log.error("%s", error)
         with suppress(StoreError), unavailable():
             raise_code(self._engine, "database.down", self._down_since_ms, self._reason, 0)
@@ -197,12 +198,12 @@ class _Chores:
         log.warning(_("the database can be written again"))
         with suppress(StoreError), unavailable():
             raise_code(self._engine, "database.down", self._down_since_ms, self._reason, self._failures)
-            clear_code(self._engine, "database.down", _now_ms())
+            clear_code(self._engine, "database.down", wall_ms())
             self._down_since_ms, self._failures = None, 0
 
     def _provide_partitions(self) -> None:
         behind, ahead = PARTITION_DAYS
-        now_ms = _now_ms()
+        now_ms = wall_ms()
         if now_ms < self._partitions_until_ms:
             return
         ensure_partitions(self._engine, now_ms - behind * DAY_MS, behind + ahead)
@@ -248,7 +249,3 @@ def running(broker: Broker, database_url: str, stop: Stop) -> Iterator[Ingest]:
 def subscriptions() -> list[Subscription]:
     """All devices' channels that ingest takes in."""
     return [Subscription(every_device(channel), channel.delivery.retained) for channel in TAKEN]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -6,7 +6,6 @@ metadata vouches for them.
 
 import os
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from sqlmodel import Session, col, select, tuple_
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import DELEGATIONS, MAX_ARTIFACT, Description, Kind, Target, path_of
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact
 from fleet_server.errors import NoArtifact, Refused, Stale, TooLarge
@@ -107,7 +107,7 @@ class ArtifactStore:
 
     def register(self, bundle: Bundle) -> None:
         """Put down everything that ``bundle`` vouches for and that is not registered yet."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         with writing(self._engine) as session:
             for target in acceptance.targets_of(bundle):
                 if session.get(Artifact, (self._tenant, target.sha256)) is None:

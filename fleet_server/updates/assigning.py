@@ -1,12 +1,11 @@
 """Giving one device one artifact directly, by hand: for technicians and tests, outside any rollout."""
 
-import time
-
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact, Device
 from fleet_server.errors import NoArtifact, NotFound
@@ -32,7 +31,7 @@ def assign(engine: Engine, tenant: str, device: str, what: tuple[Kind, str], rel
                 )
             )
         session.expunge(artifact)
-        assignments.assign(session, tenant, what, {device: artifact.sha256}, _now_ms())
+        assignments.assign(session, tenant, what, {device: artifact.sha256}, wall_ms())
     return artifact
 
 
@@ -44,13 +43,9 @@ def withdraw(engine: Engine, tenant: str, device: str, what: tuple[Kind, str]) -
     """
     with writing(engine) as session:
         _require_device(session, tenant, device)
-        assignments.assign(session, tenant, what, {device: None}, _now_ms())
+        assignments.assign(session, tenant, what, {device: None}, wall_ms())
 
 
 def _require_device(session: Session, tenant: str, device: str) -> None:
     if session.get(Device, (tenant, device)) is None:
         raise NotFound(_("there is no device {device!r}").format(device=device[:80]))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.database.service import BEAT_S, beat
@@ -38,28 +39,28 @@ class Loop:
     def __init__(self, engine: Engine, subscriber: Subscriber) -> None:
         self._engine: Final = engine
         self._hints: Final = Hints(engine, subscriber)
-        self._started_ms: Final = _now_ms()
+        self._started_ms: Final = wall_ms()
         self._next_beat = 0.0
 
     def round(self) -> None:
         """Do whatever is due now. A database that fails is tried again in the next round."""
         try:
             if time.monotonic() >= self._next_beat:
-                beat(self._engine, ROLLOUTS, self._started_ms, _now_ms())
+                beat(self._engine, ROLLOUTS, self._started_ms, wall_ms())
                 self._next_beat = time.monotonic() + BEAT_S
             self._advance_all()
-            self._hints.work(_now_ms())
+            self._hints.work(wall_ms())
         except SQLAlchemyError as error:
             log.warning(_("the database failed, rollouts wait for it: {reason}").format(reason=error))
 
     def _advance_all(self) -> None:
         with Session(self._engine) as session:
-            found = [each for each in pending(session) if is_due(session, *each, _now_ms())]
+            found = [each for each in pending(session) if is_due(session, *each, wall_ms())]
         for tenant, identity in found:
             # Decided again under its lock: somebody may have paused or aborted it meanwhile.
             with writing(self._engine) as session:
                 row = lock(session, tenant, identity)
-                if advance(session, row, _now_ms()):
+                if advance(session, row, wall_ms()):
                     log.info("rollout %s: %s %s", identity, row.state, row.detail)
 
 
@@ -91,7 +92,3 @@ def _rest(subscriber: Subscriber, stop: Stop, rest_s: float) -> None:
     until = time.monotonic() + rest_s
     while not stop.is_asked and (left := until - time.monotonic()) > 0:
         subscriber.tend(min(left, ROUND_S))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,7 +1,6 @@
 """Rollouts as people see them: the list, and one rollout's page with every device's state."""
 
 import json
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport, UpdateReport
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.database.models import Artifact, Presence, Rollout, RolloutMember, Twin, TwinHalf, Wave
 from fleet_server.devices.health import DeviceState, Signs, state_of
 from fleet_server.errors import RolloutNotFound
@@ -202,7 +202,7 @@ def _sights(session: Session, row: Rollout) -> dict[str, _Sight]:
             .where(col(Twin.device).in_(names))
         )
     }
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_ms()
     return {
         device: _sight(device, heard.get(device), documents, artifact, now_ms)
         for device in session.exec(names)

@@ -6,7 +6,6 @@ moment, none of it has happened or all of it.
 """
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +19,7 @@ from sqlmodel import Session, col, select
 from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
+from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import (
     Artifact,
@@ -97,7 +97,7 @@ def start(engine: Engine, tenant: str, order: Order) -> str:
         RolloutConflict: another rollout moves some of the devices to a release of the same name.
     """
     rollout_rules.check(order.rules)
-    identity, now_ms = secrets.token_hex(4), _now_ms()
+    identity, now_ms = secrets.token_hex(4), wall_ms()
     with writing(engine) as session:
         artifact = _lock_artifact(session, tenant, order)
         devices = groups.members(session, tenant, order.group)
@@ -145,10 +145,10 @@ def act(engine: Engine, tenant: str, identity: str, action: Action) -> None:
             )
         row.state = wanted
         if wanted is RolloutState.ABORTED:
-            row.detail, row.ended_ms = _("aborted by a person"), _now_ms()
+            row.detail, row.ended_ms = _("aborted by a person"), wall_ms()
         session.add(row)
         session.flush()
-        advance(session, row, _now_ms())
+        advance(session, row, wall_ms())
 
 
 def advance(session: Session, row: Rollout, now_ms: int) -> bool:
@@ -386,7 +386,3 @@ def _write(row: RolloutMember, member: Member, now_ms: int) -> None:
     if row.state != member.state:
         row.state, row.since_ms = member.state, now_ms
     row.tried, row.refusal, row.detail = member.tried[:_LINE], member.refusal[:_LINE], member.detail[:_LINE]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
