@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
@@ -20,6 +19,7 @@ from fleet_protocol.texts import _
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Certificate, Device, Presence, RefusalCount, Site, Twin, TwinHalf
+from fleet_server.devices.certificates import certificate_row, knows_key
 from fleet_server.devices.health import HealthItem, Signs, health_of, state_of
 from fleet_server.errors import Conflict, NotFound
 
@@ -55,7 +55,13 @@ class DevicePage:
 
 
 def add_device(
-    engine: Engine, tenant: str, device: str, profile: str, site: str | None, certificate: x509.Certificate
+    engine: Engine,
+    tenant: str,
+    device: str,
+    profile: str,
+    site: str | None,
+    certificate: x509.Certificate,
+    trust_sha256: str,
 ) -> None:
     """Register ``device`` together with its certificate; a site that is new is made.
 
@@ -73,9 +79,9 @@ def add_device(
                     Device(tenant=tenant, id=device, site=site, profile=profile, created_ms=wall_ms())
                 )
                 session.flush()
-            elif not _knows_key(session, tenant, device, certificate):
+            elif not knows_key(session, tenant, device, certificate):
                 raise _taken(device)
-            session.add(_certificate_row(tenant, device, certificate))
+            session.add(certificate_row(tenant, device, certificate, trust_sha256))
     except IntegrityError:
         raise _taken(device) from None
 
@@ -192,31 +198,8 @@ def _add_site(session: Session, tenant: str, site: str | None) -> None:
         session.flush()
 
 
-def _knows_key(session: Session, tenant: str, device: str, certificate: x509.Certificate) -> bool:
-    """Whether the device's key is the one it had before, and was not revoked."""
-    known = session.exec(
-        select(Certificate.pem)
-        .where(Certificate.tenant == tenant, Certificate.device == device)
-        .where(col(Certificate.revoked_ms).is_(None))
-    )
-    key = certificate.public_key()
-    return any(x509.load_pem_x509_certificate(pem.encode()).public_key() == key for pem in known)
-
-
 def _taken(device: str) -> Conflict:
     return Conflict(_("there is a device {device!r} already").format(device=device))
-
-
-def _certificate_row(tenant: str, device: str, certificate: x509.Certificate) -> Certificate:
-    return Certificate(
-        tenant=tenant,
-        serial=f"{certificate.serial_number:x}",
-        device=device,
-        sha256=certificate.fingerprint(hashes.SHA256()).hex(),
-        pem=certificate.public_bytes(serialization.Encoding.PEM).decode(),
-        not_before_ms=int(certificate.not_valid_before_utc.timestamp() * 1000),
-        not_after_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
-    )
 
 
 def _not_found(device: str) -> NotFound:

@@ -3,6 +3,7 @@
 The device's private key is made where the device is, and never comes here.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -45,7 +46,8 @@ def enroll(
     certificate = authority.issue_for_device(device, csr_pem.encode())
     updates = open_office(engine, config)
     published = updates.repository.current()
-    add_device(engine, config.tenant, device, profile, site, certificate)
+    trust = hashlib.sha256(authority.pem).hexdigest()
+    add_device(engine, config.tenant, device, profile, site, certificate, trust)
     return Enrolled(
         certificate_pem=certificate.public_bytes(Encoding.PEM).decode(),
         ca_pem=authority.pem.decode(),

@@ -4,12 +4,23 @@ The tenant is part of every key. Tables that are read in the order of their maki
 surrogate number as primary key, and the tenant in each index beside it.
 """
 
-from fleet_server.database.models.access import AuditRecord, Person, Role, Token
+from fleet_server.database.models.access import (
+    Approval,
+    ApprovalRule,
+    AuditRecord,
+    Person,
+    Proposal,
+    Role,
+    Token,
+)
 from fleet_server.database.models.base import Model
 from fleet_server.database.models.devices import (
     Certificate,
+    Claim,
     Device,
+    DeviceTag,
     Enrollment,
+    FactoryBatch,
     HardwareUnit,
     Site,
     Tenant,
@@ -31,12 +42,10 @@ from fleet_server.database.models.telemetry import (
     reading,
 )
 from fleet_server.database.models.updates import (
-    Approval,
     Artifact,
     Assignment,
     DeviceGroup,
     Directive,
-    Proposal,
     Rollout,
     RolloutMember,
     SentHint,
@@ -48,16 +57,20 @@ metadata = Model.metadata
 __all__ = [
     "Answer",
     "Approval",
+    "ApprovalRule",
     "Artifact",
     "Assignment",
     "AuditRecord",
     "Batch",
     "Certificate",
+    "Claim",
     "Device",
     "DeviceGroup",
+    "DeviceTag",
     "Directive",
     "Enrollment",
     "Event",
+    "FactoryBatch",
     "Gap",
     "HardwareUnit",
     "IngestCursor",

@@ -42,6 +42,16 @@ class Device(Model, table=True):
     created_ms: int = integer()
 
 
+class DeviceTag(Model, table=True):
+    """A word that somebody put on a device, to find it by and to hand out rights by."""
+
+    __table_args__ = (of_device(),)
+
+    tenant: str = Field(primary_key=True, max_length=63)
+    device: str = Field(primary_key=True, max_length=63)
+    tag: str = Field(primary_key=True, max_length=63)
+
+
 class HardwareUnit(Model, table=True):
     """The board that fills a device's post, from one swap to the next."""
 
@@ -55,7 +65,13 @@ class HardwareUnit(Model, table=True):
 
 
 class Certificate(Model, table=True):
-    """A certificate that the fleet's authority gave to a device; ``serial`` in hexadecimal."""
+    """A certificate that the fleet's authority gave to a device; ``serial`` in hexadecimal.
+
+    ``key_sha256`` is the digest of its public key (SubjectPublicKeyInfo), ``issuer`` the key
+    identifier of the authority that signed it, ``trust_sha256`` the digest of the trusted roots that
+    were handed out with it. ``revoked_reason`` is a reason of RFC 5280, ``enforced_ms`` when the
+    broker was made to obey the revocation.
+    """
 
     __table_args__ = (of_device(),)
 
@@ -63,21 +79,73 @@ class Certificate(Model, table=True):
     serial: str = Field(primary_key=True, max_length=40)
     device: str = Field(index=True, max_length=63)
     sha256: str = Field(max_length=64)
+    key_sha256: str = Field(index=True, max_length=64)
+    issuer: str = Field(max_length=64)
+    trust_sha256: str = Field(max_length=64)
     pem: str = Field(sa_type=Text)
     not_before_ms: int = integer()
     not_after_ms: int = integer()
     revoked_ms: int | None = integer(default=None)
+    revoked_reason: str = Field(default="", max_length=32)
+    enforced_ms: int | None = integer(default=None)
 
 
 class Enrollment(Model, table=True):
-    """A one-time right to become a device; only the digest of its secret is kept."""
+    """A one-time right to become a device; only the digest of its secret is kept.
+
+    ``replaces`` lets another board take over a device that is there. ``key_sha256`` is the public key
+    that has claimed it: the same key may ask again, because an answer can get lost.
+    """
 
     tenant: str = Field(primary_key=True, foreign_key="tenant.id", max_length=63)
     secret_sha256: str = Field(primary_key=True, max_length=64)
     device: str = Field(max_length=63)
+    profile: str = Field(max_length=64)
+    site: str = Field(default="", max_length=63)
+    replaces: bool = False
+    invited_by: str = Field(max_length=63)
     created_ms: int = integer()
     expires_ms: int = integer()
     used_ms: int | None = integer(default=None)
+    key_sha256: str = Field(default="", max_length=64)
+    revoked_ms: int | None = integer(default=None)
+
+
+class FactoryBatch(Model, table=True):
+    """A number of boards that carry one claim certificate; each waits for somebody's approval."""
+
+    tenant: str = Field(primary_key=True, foreign_key="tenant.id", max_length=63)
+    id: str = Field(primary_key=True, max_length=63)
+    profile: str = Field(max_length=64)
+    site: str = Field(default="", max_length=63)
+    most: int
+    claim_pem: str = Field(sa_type=Text)
+    made_by: str = Field(max_length=63)
+    created_ms: int = integer()
+    expires_ms: int = integer()
+    closed_ms: int | None = integer(default=None)
+
+
+class Claim(Model, table=True):
+    """A board of a factory batch that asks to become a device, and what somebody decided."""
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant", "batch"], ["factory_batch.tenant", "factory_batch.id"]),
+    )
+
+    tenant: str = Field(primary_key=True, max_length=63)
+    id: str = Field(primary_key=True, max_length=36)
+    batch: str = Field(index=True, max_length=63)
+    serial: str = Field(max_length=128)
+    csr_pem: str = Field(sa_type=Text)
+    key_sha256: str = Field(index=True, max_length=64)
+    source: str = Field(max_length=64)
+    state: str = Field(max_length=16)
+    device: str = Field(default="", max_length=63)
+    decided_by: str = Field(default="", max_length=63)
+    reason: str = Field(default="", max_length=200)
+    asked_ms: int = integer()
+    decided_ms: int | None = integer(default=None)
 
 
 class TwinHalf(StrEnum):

@@ -135,32 +135,3 @@ class SentHint(Model, table=True):
     device: str = Field(primary_key=True, max_length=63)
     version: int = integer()
     sent_ms: int = integer()
-
-
-class Proposal(Model, table=True):
-    """A change that somebody asks for; it waits for approvals."""
-
-    __table_args__ = (ForeignKeyConstraint(["tenant", "proposer"], ["person.tenant", "person.id"]),)
-
-    tenant: str = Field(primary_key=True, max_length=63)
-    id: str = Field(primary_key=True, max_length=36)
-    proposer: str = Field(max_length=63)
-    change: str = Field(sa_type=Text)
-    state: str = Field(max_length=16)
-    created_ms: int = integer()
-
-
-class Approval(Model, table=True):
-    """One person's yes or no to a proposal; never the proposer's own."""
-
-    __table_args__ = (
-        ForeignKeyConstraint(["tenant", "proposal"], ["proposal.tenant", "proposal.id"]),
-        ForeignKeyConstraint(["tenant", "person"], ["person.tenant", "person.id"]),
-    )
-
-    tenant: str = Field(primary_key=True, max_length=63)
-    proposal: str = Field(primary_key=True, max_length=36)
-    person: str = Field(primary_key=True, max_length=63)
-    agrees: bool
-    reason: str = Field(default="", max_length=200)
-    given_ms: int = integer()

@@ -1,0 +1,51 @@
+"""What the database remembers of the certificates that the fleet's authority gave out."""
+
+import hashlib
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlmodel import Session, col, select
+
+from fleet_server.database.models import Certificate
+
+
+def serial_text(certificate: x509.Certificate) -> str:
+    """How a certificate's serial number stands in the database: hexadecimal."""
+    return f"{certificate.serial_number:x}"
+
+
+def key_sha256(key: CertificatePublicKeyTypes) -> str:
+    """The digest of a public key (its SubjectPublicKeyInfo), in hexadecimal."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def certificate_row(
+    tenant: str, device: str, certificate: x509.Certificate, trust_sha256: str
+) -> Certificate:
+    """The row for a certificate that was just made; ``trust_sha256`` is of the roots given with it."""
+    issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    return Certificate(
+        tenant=tenant,
+        serial=serial_text(certificate),
+        device=device,
+        sha256=certificate.fingerprint(hashes.SHA256()).hex(),
+        key_sha256=key_sha256(certificate.public_key()),
+        issuer=(issuer.key_identifier or b"").hex(),
+        trust_sha256=trust_sha256,
+        pem=certificate.public_bytes(Encoding.PEM).decode(),
+        not_before_ms=int(certificate.not_valid_before_utc.timestamp() * 1000),
+        not_after_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
+    )
+
+
+def knows_key(session: Session, tenant: str, device: str, certificate: x509.Certificate) -> bool:
+    """Whether the device had a certificate for this key before, which was not revoked."""
+    known = session.exec(
+        select(Certificate.serial)
+        .where(Certificate.tenant == tenant, Certificate.device == device)
+        .where(Certificate.key_sha256 == key_sha256(certificate.public_key()))
+        .where(col(Certificate.revoked_ms).is_(None))
+    )
+    return known.first() is not None
