@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
@@ -22,9 +22,9 @@ from fleet_server.api import (
     telemetry,
     updates,
 )
-from fleet_server.api.centre import Centre, authorize
+from fleet_server.api.centre import Centre
 from fleet_server.api.problems import Problem, install
-from fleet_server.config import ServerConfig, Settings, resolve
+from fleet_server.config import ServerConfig, Settings, certificate_in, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.updates.office import open_office
 
@@ -50,7 +50,6 @@ def create_app(engine: Engine, config: ServerConfig) -> FastAPI:
         title="Argan fleet server",
         version=VERSION,
         summary="Devices, what they report, how they are, and what they are given.",
-        dependencies=[Depends(authorize)],
         # The framework's own pages load scripts from outside; /openapi.json is served from here.
         docs_url=None,
         redoc_url=None,
@@ -75,8 +74,16 @@ def run(config: ServerConfig, descriptor: int) -> None:
     engine = open_engine(config.database_url)
     open_office(engine, config).settle()
     app = create_app(engine, config)
+    tls = config.api_tls or certificate_in(config.own_api_certificate)
     server = uvicorn.Server(
-        uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
+        uvicorn.Config(
+            app,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            ssl_certfile=tls.certificate,
+            ssl_keyfile=tls.key,
+        )
     )
     with socket.socket(fileno=descriptor) as listener:
         server.run(sockets=[listener])

@@ -46,7 +46,8 @@ from fleet_server.link.signing_requests import requested_key
 
 BROKER_NAME: Final = "svc.broker"
 UPDATES_NAME: Final = "svc.device"
-"""The common names of what devices meet: the broker, and the server that updates come from."""
+API_NAME: Final = "svc.api"
+"""The common names of what is met from outside: the broker, the device listener, the API."""
 
 ALWAYS_NAMED: Final = ("localhost", "127.0.0.1", "::1")
 """How a server is reached from its own machine."""
