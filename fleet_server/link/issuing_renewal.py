@@ -119,11 +119,12 @@ def take_in(folder: Path, certificate_pem: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        certificate.verify_directly_issued_by(newest_root(state))
-    except InvalidSignature:
-        raise _no_answer(_("the newest root of this fleet did not sign it")) from None
-    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+    except (ValueError, x509.ExtensionNotFound) as error:
         raise _no_answer(str(error)) from error
+    try:
+        certificate.verify_directly_issued_by(newest_root(state))
+    except (ValueError, TypeError, InvalidSignature):
+        raise _no_answer(_("the newest root of this fleet did not sign it")) from None
     if certificate.public_bytes(Encoding.PEM).decode() in {one.certificate for one in state.issuing}:
         return certificate
     asked = _read_asked(folder)
