@@ -191,7 +191,7 @@ def _pin(uri: KeyUri) -> str:
 
 def _public_key(uri: KeyUri, session: "Session") -> ec.EllipticCurvePublicKey:
     from pkcs11 import ObjectClass
-    from pkcs11.exceptions import MultipleObjectsReturned, NoSuchKey
+    from pkcs11.exceptions import AttributeTypeInvalid, MultipleObjectsReturned, NoSuchKey
     from pkcs11.util.ec import encode_ec_public_key
 
     try:
@@ -201,8 +201,12 @@ def _public_key(uri: KeyUri, session: "Session") -> ec.EllipticCurvePublicKey:
     except NoSuchKey as error:
         raise _wrong_key(uri, _("there is no such key pair")) from error
     except MultipleObjectsReturned as error:
-        raise _wrong_key(uri, _("there are several of this label")) from error
-    except (ValueError, KeyError) as error:
+        raise AuthorityError(
+            _("there are several keys {label!r} in token {token!r}; give each a label of its own").format(
+                label=uri.label, token=uri.token
+            )
+        ) from error
+    except (AttributeTypeInvalid, ValueError) as error:
         raise _wrong_key(uri, _("it is no elliptic curve key")) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _wrong_key(uri, _("it is not P-256"))

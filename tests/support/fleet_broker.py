@@ -218,12 +218,17 @@ def connected(
 
 
 def connack(broker: FleetBroker, context: ssl.SSLContext) -> bytes:
-    """The broker's first bytes after a CONNECT; none where it hangs up.
+    """As :func:`connack_at`."""
+    return connack_at(broker.port, context)
+
+
+def connack_at(port: int, context: ssl.SSLContext) -> bytes:
+    """The first bytes of the broker at ``port`` after a CONNECT; none where it hangs up.
 
     By hand, because TLS 1.3 tells a client that its certificate is refused only after the handshake.
     """
     connect = b"\x10\x10\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x03abc"
-    raw = socket.create_connection(("127.0.0.1", broker.config.mqtt_port), ANSWER_S)
+    raw = socket.create_connection(("127.0.0.1", port), ANSWER_S)
     with context.wrap_socket(raw, server_hostname="localhost") as link:
         try:
             link.sendall(connect)

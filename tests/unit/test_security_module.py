@@ -104,13 +104,16 @@ def test_a_key_that_is_exchanged_behind_the_fleets_back_is_no_longer_its_key(
         (MODULE, "attic", "issuing", "no token 'attic'"),
         (MODULE, "fleet", "missing", "no such key pair.*--keypairgen.*--label missing"),
         (MODULE, "fleet", "p384", "it is not P-256"),
+        (MODULE, "fleet", "rsa", "it is no elliptic curve key"),
+        (MODULE, "fleet", "twice", "several keys 'twice'.*a label of its own"),
     ],
 )
 def test_what_is_missing_is_named(
     security_module: SecurityModule, uri: KeyUri, module: str, token: str, label: str, said: str
 ) -> None:
-    if label == "p384":
-        security_module.make_key("p384", "EC:secp384r1")
+    kinds = {"p384": ["EC:secp384r1"], "rsa": ["rsa:2048"], "twice": ["EC:prime256v1"] * 2}
+    for kind in kinds.get(label, []):
+        security_module.make_key(label, kind)
     with pytest.raises(AuthorityError, match=said):
         open_module_key(KeyUri(module, token, label, uri.pin_file))
 
