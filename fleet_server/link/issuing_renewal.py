@@ -89,7 +89,9 @@ def request(folder: Path, uri: KeyUri | None) -> bytes:
     """
     state = read_state(folder)
     asked = _read_asked(folder)
-    if asked is not None and uri is None:
+    # A power cut may have left a request behind that was answered.
+    is_open = asked is not None and asked.key not in {one.key for one in state.issuing}
+    if asked is not None and is_open and uri is None:
         key = _open(folder, asked.key)
     else:
         made = fresh_key(state, uri)

@@ -209,6 +209,28 @@ def test_an_offline_root_signs_a_request_on_its_own_machine(
     assert not (data / "authority" / "request.json").exists()
 
 
+def test_a_request_that_a_power_cut_left_behind_is_not_made_again(
+    run: Run, data: Path, tmp_path: Path, passphrase: Path
+) -> None:
+    asked = data / "authority" / "request.json"
+    request, answer, sealed = (
+        tmp_path / "request.pem",
+        tmp_path / "answer.pem",
+        ("--passphrase-file", passphrase),
+    )
+    run("request-issuing", request, "--data", data)
+    content = asked.read_bytes()
+    run("export-root", tmp_path / "stick", "--data", data, *sealed)
+    run("sign-issuing", request, "--root", tmp_path / "stick", "--out", answer, *sealed)
+    run("import-issuing", answer, "--data", data)
+    asked.write_bytes(content)
+    run("request-issuing", tmp_path / "next.pem", "--data", data)
+    first, second = (
+        x509.load_pem_x509_csr(path.read_bytes()).public_key() for path in (request, tmp_path / "next.pem")
+    )
+    assert first != second
+
+
 def test_an_answer_that_was_not_asked_for_is_refused(
     run: Run, data: Path, tmp_path: Path, passphrase: Path
 ) -> None:
