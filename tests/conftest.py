@@ -11,10 +11,28 @@ from tests.support.authority import TestAuthority
 from tests.support.broker import SERVICE, TestBroker
 from tests.support.consumer import Consumer, consuming
 from tests.support.disk import small_file_system
+from tests.support.ledger import Ledger, Tried, mark_case, recorder
 from tests.support.security_module import SecurityModule
 
 # Before NumPy comes in: with more threads than one, OpenBLAS now and then stalls on some processors.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count attacks where the run is reported; a worker hands its reports over."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Ledger())
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """See :func:`tests.support.ledger.mark_case`."""
+    mark_case(item)
+
+
+@pytest.fixture
+def tried(request: pytest.FixtureRequest) -> Tried:
+    """See :func:`tests.support.ledger.recorder`."""
+    return recorder(request)
 
 
 @pytest.fixture(scope="session")
