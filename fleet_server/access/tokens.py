@@ -1,4 +1,4 @@
-"""API tokens: the one that a new installation makes for whoever may read its data folder.
+"""Tokens: whom one stands for, and the one that a new installation makes for whoever may read its folder.
 
 Only a token's SHA-256 is in the database: it has 256 random bits, so nothing slower is needed.
 """
@@ -11,6 +11,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
+from fleet_server.access.roles import Caller, Grant, RoleName, Scope, narrowed
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Tenant, Token
@@ -42,13 +43,24 @@ def provide_token(engine: Engine, path: Path, tenant: str) -> None:
             )
 
 
-def is_valid(engine: Engine, tenant: str, token: str) -> bool:
-    """Whether ``token`` may speak to the API now."""
+def identify(engine: Engine, tenant: str, token: str, source: str) -> Caller | None:
+    """Who speaks with ``token`` from the address ``source``; None where it is worth nothing now."""
     with Session(engine) as session:
         known = session.get(Token, (tenant, digest(token)))
-    if known is None or known.revoked_ms is not None:
-        return False
-    return known.expires_ms is None or known.expires_ms > wall_ms()
+        if known is None or not _lives(known):
+            return None
+        person = session.get(Person, (tenant, known.person))
+        if person is None or person.disabled_ms is not None:
+            return None
+        roles = session.exec(select(Role).where(Role.tenant == tenant, Role.person == known.person)).all()
+    grants = [Grant.of(RoleName(role.role), Scope(role.site, role.tag)) for role in roles]
+    cap = RoleName(known.role) if known.role else None
+    left = narrowed(grants, cap, Scope(known.site, known.tag))
+    return Caller(tenant, known.person, left, known.sha256, source)
+
+
+def _lives(token: Token) -> bool:
+    return token.revoked_ms is None and (token.expires_ms is None or token.expires_ms > wall_ms())
 
 
 def digest(token: str) -> str:

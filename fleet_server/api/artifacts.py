@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import MAX_ARTIFACT, Kind
 from fleet_protocol.texts import _
-from fleet_server.api.centre import Limit, Server, Updates
+from fleet_server.api.centre import Limit, Proposer, Publisher, Reader, Server, Updates
 from fleet_server.errors import TooLarge
 from fleet_server.updates.artifacts import ArtifactSummary
 from fleet_server.updates.assigning import assign, withdraw
@@ -52,7 +52,7 @@ class Assigned(BaseModel):
 
 @router.get("/artifacts")
 def artifacts(
-    updates: Updates, limit: Limit = 100, after: Annotated[str, Query(pattern=_PLACE)] = ""
+    _caller: Reader, updates: Updates, limit: Limit = 100, after: Annotated[str, Query(pattern=_PLACE)] = ""
 ) -> ArtifactList:
     """Published artifacts in the order of kind, name and release."""
     items = updates.artifacts.list(after, limit)
@@ -70,6 +70,7 @@ def artifacts(
     },
 )
 async def upload_artifact(
+    _caller: Publisher,
     updates: Updates,
     request: Request,
     path: Annotated[str, Path(description="As in the repositories: `models/pressure_leak/2.tar`.")],
@@ -86,6 +87,7 @@ async def upload_artifact(
 
 @router.put("/devices/{device}/assignments/{kind}/{name}")
 def assign_artifact(
+    _caller: Proposer,
     server: Server,
     device: str,
     kind: Kind,
@@ -99,7 +101,7 @@ def assign_artifact(
 
 @router.delete("/devices/{device}/assignments/{kind}/{name}")
 def withdraw_artifact(
-    server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
+    _caller: Proposer, server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
 ) -> Assigned:
     """Let one device be given nothing of this kind and name any more."""
     withdraw(server.engine, server.config.tenant, device, (kind, name))

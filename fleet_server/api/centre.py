@@ -1,15 +1,16 @@
-"""What every router needs: the database and the configuration, and a caller with a valid token."""
+"""What every router needs: the database and the configuration, and a caller with the right it takes."""
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Query, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Query, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy import Engine
 
 from fleet_protocol.messages import LAST_WALL_MS
 from fleet_protocol.texts import _
-from fleet_server.access.tokens import is_valid
+from fleet_server.access.roles import Caller, Permission
+from fleet_server.access.tokens import identify
 from fleet_server.api.problems import ProblemError
 from fleet_server.config import ServerConfig
 from fleet_server.updates.office import Office, open_office
@@ -29,7 +30,7 @@ class Centre:
     config: ServerConfig
 
 
-_bearer: Final = HTTPBearer(auto_error=False, description="The token in the file `api.token`.")
+_bearer: Final = HTTPBearer(auto_error=False, description="A token, as `Authorization: Bearer TOKEN`.")
 
 
 def centre_of(request: Request) -> Centre:
@@ -39,23 +40,62 @@ def centre_of(request: Request) -> Centre:
 
 
 def authorize(
+    needed: SecurityScopes,
+    request: Request,
     centre: Annotated[Centre, Depends(centre_of)],
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> None:
-    """Let a caller with a valid token pass."""
-    if given is None or not is_valid(centre.engine, centre.config.tenant, given.credentials):
+) -> Caller:
+    """The caller, where a valid token gives the right that the route needs.
+
+    Raises:
+        ProblemError: 401 for nobody, 403 for somebody without the right.
+    """
+    source = request.client.host if request.client else ""
+    token = given.credentials if given else ""
+    caller = identify(centre.engine, centre.config.tenant, token, source)
+    if caller is None:
         raise ProblemError(
             401,
             "unauthorized",
             _("The request carries no valid token."),
             _("Send 'Authorization: Bearer TOKEN' with the token in api.token of the server's data folder."),
         )
+    for permission in map(Permission, needed.scopes):
+        if not caller.may(permission):
+            raise ProblemError(
+                403,
+                "forbidden",
+                _("{person} does not have the right {right}.").format(
+                    person=caller.person, right=permission.value
+                ),
+                _("Ask an administrator for a role that has it, or use a token that is not narrowed."),
+            )
+    return caller
 
 
 def updates_of(centre: Annotated[Centre, Depends(centre_of)]) -> Office:
     """The signed updates of that server."""
     return open_office(centre.engine, centre.config)
 
+
+def _with(permission: Permission) -> Any:
+    return Security(authorize, scopes=[permission.value])
+
+
+# A route takes one of these: the description of the API then names the right that it needs.
+Oneself = Annotated[Caller, _with(Permission.SELF)]
+Reader = Annotated[Caller, _with(Permission.FLEET_READ)]
+Enroller = Annotated[Caller, _with(Permission.DEVICE_ENROLL)]
+Revoker = Annotated[Caller, _with(Permission.DEVICE_REVOKE)]
+Grouper = Annotated[Caller, _with(Permission.GROUP_WRITE)]
+Publisher = Annotated[Caller, _with(Permission.ARTIFACT_PUBLISH)]
+Proposer = Annotated[Caller, _with(Permission.CHANGE_PROPOSE)]
+Approver = Annotated[Caller, _with(Permission.CHANGE_APPROVE)]
+Stopper = Annotated[Caller, _with(Permission.CHANGE_STOP)]
+PeopleManager = Annotated[Caller, _with(Permission.PEOPLE_MANAGE)]
+TrustManager = Annotated[Caller, _with(Permission.TRUST_MANAGE)]
+Auditor = Annotated[Caller, _with(Permission.AUDIT_READ)]
+GlassBreaker = Annotated[Caller, _with(Permission.BREAK_GLASS)]
 
 Server = Annotated[Centre, Depends(centre_of)]
 Updates = Annotated[Office, Depends(updates_of)]

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from fleet_server.api.centre import Limit, Server
+from fleet_server.api.centre import Enroller, Limit, Reader, Server
 from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
 from fleet_server.link.authority import MAX_CSR_BYTES
 from fleet_server.link.enrollment import Enrolled, enroll
@@ -32,14 +32,14 @@ class DeviceList(BaseModel):
 
 
 @router.post("", status_code=201)
-def add_device(server: Server, new: NewDevice) -> Enrolled:
+def add_device(_caller: Enroller, server: Server, new: NewDevice) -> Enrolled:
     """Register a device and sign its certificate request."""
     return enroll(server.engine, server.config, new.id, new.csr_pem, new.profile, new.site)
 
 
 @router.get("")
 def devices(
-    server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = ""
+    _caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = ""
 ) -> DeviceList:
     """Devices in the order of their names, from the first one after ``after`` on."""
     items = list_devices(server.engine, server.config.tenant, after, limit)
@@ -47,6 +47,6 @@ def devices(
 
 
 @router.get("/{device}")
-def device_page(server: Server, device: str) -> DevicePage:
+def device_page(_caller: Reader, server: Server, device: str) -> DevicePage:
     """What is known of one device."""
     return get_device(server.engine, server.config.tenant, device)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from fleet_server.api.centre import Limit, Server
+from fleet_server.api.centre import Limit, Reader, Server
 from fleet_server.escalation.history import EscalationView, Place, escalations
 
 router = APIRouter(prefix="/v1/escalations", tags=["escalations"])
@@ -20,6 +20,7 @@ class EscalationList(BaseModel):
 
 @router.get("", name="escalations")
 def listed(
+    _caller: Reader,
     server: Server,
     limit: Limit = 100,
     after: Annotated[str, Query(pattern=r"^(\d{1,16}/[a-z0-9-]{1,63}/[0-9a-f]{32})?$")] = "",

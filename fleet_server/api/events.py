@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from fleet_server.api.centre import Limit, Server, TimeMs
+from fleet_server.api.centre import Limit, Reader, Server, TimeMs
 from fleet_server.telemetry import query
 from fleet_server.telemetry.query import EventView
 
@@ -21,6 +21,7 @@ class EventList(BaseModel):
 
 @router.get("")
 def events(
+    _caller: Reader,
     server: Server,
     since_ms: TimeMs = 0,
     after: Annotated[int, Query(ge=0, le=2**53, description="The id of the last event seen.")] = 0,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from fleet_server.api.centre import Limit, Server
+from fleet_server.api.centre import Grouper, Limit, Reader, Server
 from fleet_server.devices.groups import MAX_FILTER, GroupView, list_groups, set_group
 
 router = APIRouter(prefix="/v1/groups", tags=["rollouts"])
@@ -27,13 +27,15 @@ class GroupList(BaseModel):
 
 
 @router.put("/{name}")
-def save_group(server: Server, name: GroupName, new: GroupFilter) -> GroupView:
+def save_group(_caller: Grouper, server: Server, name: GroupName, new: GroupFilter) -> GroupView:
     """Save a filter under a name; a rollout that runs keeps the devices of its start."""
     return set_group(server.engine, server.config.tenant, name, new.filter)
 
 
 @router.get("")
-def groups(server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = "") -> GroupList:
+def groups(
+    _caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = ""
+) -> GroupList:
     """Groups in the order of their names, from the first one after ``after`` on."""
     items = list_groups(server.engine, server.config.tenant, after, limit)
     return GroupList(items=items, next_after=items[-1].name if len(items) == limit else None)

@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from fleet_server.api.centre import Server
+from fleet_server.api.centre import Reader, Server
 from fleet_server.clock import wall_ms
 from fleet_server.devices.health import HealthItem
 from fleet_server.health import server_health
@@ -34,14 +34,14 @@ class Stats(BaseModel):
 
 
 @router.get("/health")
-def health(server: Server) -> Health:
+def health(_caller: Reader, server: Server) -> Health:
     """The server's own health; a device's stands on its page."""
     items = server_health(server.engine)
     return Health(status=items[0].severity if items else "ok", items=items, now_ms=wall_ms())
 
 
 @router.get("/stats")
-def stats(server: Server) -> Stats:
+def stats(_caller: Reader, server: Server) -> Stats:
     """How much was stored; two calls give a rate."""
     now_ms = wall_ms()
     return Stats(

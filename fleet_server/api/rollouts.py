@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import Kind
-from fleet_server.api.centre import Limit, Server
+from fleet_server.api.centre import Limit, Proposer, Reader, Server, Stopper
 from fleet_server.updates import rollouts as moves
 from fleet_server.updates.rollout_pages import RolloutPage, RolloutSummary, get_rollout, list_rollouts
 from fleet_server.updates.rollout_rules import MAX_SOAK_S, MAX_WAVES, Rules
@@ -38,7 +38,7 @@ class RolloutList(BaseModel):
 
 
 @router.post("", status_code=201)
-def start_rollout(server: Server, new: NewRollout) -> RolloutPage:
+def start_rollout(_caller: Proposer, server: Server, new: NewRollout) -> RolloutPage:
     """Cut the group into waves and begin."""
     rules = Rules(waves=tuple(new.waves), max_failures=new.max_failures, soak_s=new.soak_s)
     order = Order(new.group, new.kind, new.name, new.release, rules, new.reason)
@@ -47,7 +47,7 @@ def start_rollout(server: Server, new: NewRollout) -> RolloutPage:
 
 @router.get("")
 def rollouts(
-    server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=36)] = ""
+    _caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=36)] = ""
 ) -> RolloutList:
     """Rollouts, the newest first, from the first one older than ``after`` on."""
     items = list_rollouts(server.engine, server.config.tenant, after, limit)
@@ -55,25 +55,25 @@ def rollouts(
 
 
 @router.get("/{rollout}")
-def rollout_page(server: Server, rollout: RolloutId) -> RolloutPage:
+def rollout_page(_caller: Reader, server: Server, rollout: RolloutId) -> RolloutPage:
     """One rollout with its waves and their devices."""
     return _page(server, rollout)
 
 
 @router.post("/{rollout}/pause")
-def pause_rollout(server: Server, rollout: RolloutId) -> RolloutPage:
+def pause_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """Open no further wave; devices that are under way go on."""
     return _act(server, rollout, Action.PAUSE)
 
 
 @router.post("/{rollout}/resume")
-def resume_rollout(server: Server, rollout: RolloutId) -> RolloutPage:
+def resume_rollout(_caller: Proposer, server: Server, rollout: RolloutId) -> RolloutPage:
     """Go on after a pause."""
     return _act(server, rollout, Action.RESUME)
 
 
 @router.post("/{rollout}/abort")
-def abort_rollout(server: Server, rollout: RolloutId) -> RolloutPage:
+def abort_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """End it: no device that has not begun gets the artifact any more."""
     return _act(server, rollout, Action.ABORT)
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from fleet_protocol.messages import LAST_WALL_MS
-from fleet_server.api.centre import Limit, ReadingLimit, Server, TimeMs
+from fleet_server.api.centre import Limit, Reader, ReadingLimit, Server, TimeMs
 from fleet_server.devices.registry import require_device
 from fleet_server.telemetry import query
 from fleet_server.telemetry.query import InferenceView, ReadingView, StreamView
@@ -43,6 +43,7 @@ KnownDevice = Annotated[str, Depends(known_device)]
 
 @router.get("/readings")
 def readings(
+    _caller: Reader,
     server: Server,
     device: KnownDevice,
     metric: Annotated[str | None, Query(max_length=64, description="Without it: the newest of each.")] = None,
@@ -58,6 +59,7 @@ def readings(
 
 @router.get("/inferences")
 def inferences(
+    _caller: Reader,
     server: Server,
     device: KnownDevice,
     since_ms: TimeMs = 0,
@@ -69,6 +71,6 @@ def inferences(
 
 
 @router.get("/streams")
-def streams(server: Server, device: KnownDevice, limit: Limit = 100) -> StreamList:
+def streams(_caller: Reader, server: Server, device: KnownDevice, limit: Limit = 100) -> StreamList:
     """What is committed of each flow: the contiguous mark, what waits ahead of it, what was lost."""
     return StreamList(items=query.streams(server.engine, device)[:limit])

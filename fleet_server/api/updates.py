@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
 from fleet_protocol.texts import _
-from fleet_server.api.centre import Updates
+from fleet_server.api.centre import Publisher, Reader, TrustManager, Updates
 from fleet_server.errors import Refused, TooLarge
 from fleet_server.updates.export import write_bundle
 from fleet_server.updates.online import refusing
@@ -43,7 +43,7 @@ class Published(BaseModel):
 
 
 @router.get("/keys", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
-def ceremony_request(updates: Updates) -> Response:
+def ceremony_request(_caller: TrustManager, updates: Updates) -> Response:
     """The request for a key ceremony: this server's public keys, and what is published."""
     repository = updates.repository
     request = CeremonyRequest(repository.online.public, repository.current())
@@ -51,7 +51,7 @@ def ceremony_request(updates: Updates) -> Response:
 
 
 @router.get("/roots")
-def roots(updates: Updates) -> Roots:
+def roots(_caller: Reader, updates: Updates) -> Roots:
     """The roots that a device pins, and where it fetches updates."""
     current = updates.repository.current()
     return Roots(
@@ -62,20 +62,20 @@ def roots(updates: Updates) -> Roots:
 
 
 @router.post("/roots", openapi_extra=_DOCUMENT)
-async def import_ceremony(updates: Updates, request: Request) -> Published:
+async def import_ceremony(_caller: TrustManager, updates: Updates, request: Request) -> Published:
     """Publish what a key ceremony has signed: roots, targets and delegated roles."""
     bundle = await _bundle(request)
     return Published(versions=versions(await run_in_threadpool(updates.publish, bundle)))
 
 
 @router.get("/metadata", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
-def published_metadata(updates: Updates) -> Response:
+def published_metadata(_caller: Reader, updates: Updates) -> Response:
     """Everything that was signed offline, for whoever publishes on top of it."""
     return Response(ceremony.encode_bundle(updates.repository.require()), media_type="application/json")
 
 
 @router.post("/metadata", openapi_extra=_DOCUMENT)
-async def publish_metadata(updates: Updates, request: Request) -> Published:
+async def publish_metadata(_caller: Publisher, updates: Updates, request: Request) -> Published:
     """Publish delegated roles in their next version; the bytes of what they vouch for are here."""
     bundle = await _bundle(request)
     if bundle.image_roots or bundle.director_roots:
@@ -85,7 +85,7 @@ async def publish_metadata(updates: Updates, request: Request) -> Published:
 
 
 @router.get("/bundles/{device}", response_class=FileResponse)
-def device_bundle(updates: Updates, device: str) -> FileResponse:
+def device_bundle(_caller: Reader, updates: Updates, device: str) -> FileResponse:
     """Everything that one device needs for its updates, as a tar to be carried to it."""
     with tempfile.NamedTemporaryFile(suffix=".tar", delete=False) as file:
         path = Path(file.name)
