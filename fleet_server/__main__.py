@@ -85,6 +85,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     serve.add_argument("--api-host", metavar="ADDRESS", help=_("where the API listens; default 127.0.0.1"))
     serve.add_argument("--api-port", type=int, metavar="PORT", help=_("0 for any free one (default)"))
+    _add_api_tls(serve)
     serve.add_argument(
         "--device-port",
         type=int,
@@ -92,6 +93,18 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help=_("where devices fetch updates; 0 for any free one (default)"),
     )
     _add_escalation(serve)
+
+
+def _add_api_tls(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--api-certificate",
+        type=_path_or_none,
+        metavar="FILE",
+        help=_("what the API proves itself with, in PEM; '' for a certificate of the fleet (default)"),
+    )
+    serve.add_argument(
+        "--api-key", type=_path_or_none, metavar="FILE", help=_("the key of --api-certificate")
+    )
 
 
 def _add_escalation(serve: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -37,6 +37,9 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a start was told or chose. A port of 0 is not chosen yet.
 
+    ``api_certificate`` and ``api_key`` are files that the API proves itself with, empty for a certificate
+    of the fleet.
+
     ``central_model`` is the folder of the model that answers devices' questions, empty for none;
     ``inference_url`` the server that runs it, empty for this one's own process. What devices may
     ask an hour is bounded for each of them and for all of a tenant together.
@@ -48,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker_host: str = "localhost"
     api_host: str = "127.0.0.1"
     api_port: int = 0
+    api_certificate: str = ""
+    api_key: str = ""
     device_port: int = 0
     tenant: str = "default"
     central_model: str = ""
@@ -56,13 +61,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant_questions_per_hour: float = 36_000.0
 
 
+class Tls(NamedTuple):
+    """What a listener proves itself with: its certificate, with the chain behind it, and its key."""
+
+    certificate: Path
+    key: Path
+
+
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Everything that the server's processes need to find each other.
 
     ``mqtt_host`` and ``mqtt_port`` are where services and devices reach the broker; ``embedded``
     says whether it is a child of this server. ``device_host`` and ``device_port`` are where devices
-    fetch updates. ``central_model`` and ``inference_url`` are None where nothing was given.
+    fetch updates. ``api_tls`` is None where the API has a certificate of the fleet.
+    ``central_model`` and ``inference_url`` are None where nothing was given.
     """
 
     data: Path
@@ -72,6 +85,7 @@ class ServerConfig:
     mqtt_port: int
     api_host: str
     api_port: int
+    api_tls: Tls | None
     device_host: str
     device_port: int
     tenant: str
@@ -99,6 +113,16 @@ class ServerConfig:
     def updates(self) -> Path:
         """The folder of signed updates: the server's own keys, both repositories, the artifacts."""
         return self.data / "updates"
+
+    @property
+    def api_name(self) -> str:
+        """Under which name people reach the API: where it listens, or else as devices reach this server."""
+        return self.device_host if self.api_host in {"0.0.0.0", "::"} else self.api_host  # noqa: S104
+
+    @property
+    def own_api_certificate(self) -> Path:
+        """The folder of the API's certificate of the fleet."""
+        return self.data / "api"
 
     @property
     def device_certificate(self) -> Path:
@@ -129,6 +153,11 @@ class ServerConfig:
     def service(self, name: str) -> Path:
         """The folder with ``cert.pem`` and ``key.pem`` of the service ``name``."""
         return self.data / "services" / name
+
+
+def certificate_in(folder: Path) -> Tls:
+    """The files of a certificate that the fleet's authority keeps in ``folder``."""
+    return Tls(folder / "cert.pem", folder / "key.pem")
 
 
 def read_settings(data: Path) -> Settings:
@@ -176,6 +205,7 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         mqtt_port=_port(port),
         api_host=_host(settings.api_host),
         api_port=_port(settings.api_port),
+        api_tls=_tls(settings),
         device_host=_host(settings.broker_host),
         device_port=_port(settings.device_port),
         tenant=settings.tenant,
@@ -228,6 +258,14 @@ def _inference(url: str) -> str:
             )
         )
     return url.rstrip("/")
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if bool(settings.api_certificate) != bool(settings.api_key):
+        raise ConfigError(_("give both --api-certificate and --api-key, or neither ('' for the fleet's own)"))
+    if not settings.api_certificate:
+        return None
+    return Tls(Path(settings.api_certificate), Path(settings.api_key))
 
 
 def _budget(per_hour: float) -> float:

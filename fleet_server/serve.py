@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy import Engine
@@ -25,7 +26,6 @@ from fleet_protocol.texts import _
 from fleet_server.access.tokens import provide_token
 from fleet_server.clock import wall_ms
 from fleet_server.config import (
-    LOOPBACK,
     SETTINGS_FILE,
     ServerConfig,
     Settings,
@@ -40,6 +40,7 @@ from fleet_server.files import make_folder, write_durably
 from fleet_server.health import has_started
 from fleet_server.link import mosquitto
 from fleet_server.link.authority import (
+    API_NAME,
     UPDATES_NAME,
     open_authority,
     provide_broker,
@@ -59,12 +60,16 @@ _ANSWER_S: Final = 2.0
 
 
 class Endpoints(msgspec.Struct, frozen=True):
-    """Where the running server is reached, for whoever may read its data folder."""
+    """Where the running server is reached, for whoever may read its data folder.
+
+    ``api_ca`` is the authority that the API's certificate is of, empty where one was given.
+    """
 
     api_url: str
     mqtt_host: str
     mqtt_port: int
     ca: str
+    api_ca: str
     token_file: str
     device_url: str
 
@@ -126,6 +131,7 @@ def _provide_certificates(config: ServerConfig, *, is_first: bool) -> None:
         provide_service(authority, config.service(name), name)
     provide_broker(authority, config.broker, config.mqtt_host)
     provide_server(authority, config.device_certificate, UPDATES_NAME, config.device_host)
+    provide_server(authority, config.own_api_certificate, API_NAME, config.api_name)
     mosquitto.write_configuration(config)
 
 
@@ -176,6 +182,7 @@ def _announce(config: ServerConfig) -> None:
         mqtt_host=config.mqtt_host,
         mqtt_port=config.mqtt_port,
         ca=str(config.ca),
+        api_ca="" if config.api_tls else str(config.ca),
         token_file=str(config.token),
         device_url=config.device_url,
     )
@@ -189,39 +196,36 @@ def _announce(config: ServerConfig) -> None:
             data=config.data,
         )
     )
-    if config.api_host not in LOOPBACK:
-        _say(
-            _("The API speaks plain HTTP on {host}: put a TLS proxy before it.").format(host=config.api_host)
-        )
 
 
 def _api_url(config: ServerConfig) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.api_host, config.api_host)  # noqa: S104
-    return f"http://{host}:{config.api_port}"
+    return f"https://{host}:{config.api_port}"
 
 
 def _answers(config: ServerConfig) -> bool:
     """Whether the API answers, were it only to refuse a stranger."""
-    host, port = _api_url(config).removeprefix("http://").rsplit(":", 1)
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ANSWER_S)
-    try:
-        connection.request("GET", "/v1/health")
-        return connection.getresponse().status == http.HTTPStatus.UNAUTHORIZED
-    except OSError:
-        return False
-    finally:
-        connection.close()
+    address = urlsplit(_api_url(config))
+    context = ssl.create_default_context(cafile=str(config.ca))
+    if config.api_tls is not None:
+        # It was given, with whatever name and authority: that somebody answers is all that counts here.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    status = http.HTTPStatus.UNAUTHORIZED
+    return _says(context, address.hostname or "", config.api_port, "/v1/health", status)
 
 
 def _gives_updates(config: ServerConfig) -> bool:
     """Whether the device listener answers behind its certificate, were it only that there is nothing."""
     context = ssl.create_default_context(cafile=str(config.ca))
-    connection = http.client.HTTPSConnection(
-        config.device_host, config.device_port, timeout=_ANSWER_S, context=context
-    )
+    return _says(context, config.device_host, config.device_port, "/", http.HTTPStatus.NOT_FOUND)
+
+
+def _says(context: ssl.SSLContext, host: str, port: int, path: str, status: http.HTTPStatus) -> bool:
+    """Whether ``path`` is answered with ``status``."""
+    connection = http.client.HTTPSConnection(host, port, timeout=_ANSWER_S, context=context)
     try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == http.HTTPStatus.NOT_FOUND
+        connection.request("GET", path)
+        return connection.getresponse().status == status
     except OSError:
         return False
     finally:

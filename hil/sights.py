@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleet_console.errors import ConsoleError
-from fleet_console.sources.http import Server, connect
+from fleet_console.sources.http import Place, Server
 from hil.account import Account, account
 from hil.installation import Installation, Post
 from hil.scenario import Await
@@ -67,7 +67,7 @@ class Sight:
             return [_account(server, post, served[post.unit]) for post in self._installation.posts.values()]
 
     def _server(self) -> Any:
-        return connect(None, None, self._data)
+        return Place(data=self._data).connect()
 
 
 def _page(server: Server, post: Post) -> dict[str, Any]:

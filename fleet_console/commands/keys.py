@@ -12,9 +12,9 @@ import typer
 from securesystemslib.signer import CryptoSigner
 
 from fleet_console.commands import passphrases
-from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show, tell
+from fleet_console.commands.options import AsJson, placed, show, tell
 from fleet_console.errors import ConsoleError, UsageError
-from fleet_console.sources.http import connect
+from fleet_console.sources.http import Place
 from fleet_protocol.texts import _
 from fleet_signing import acceptance, ceremony, keys
 from fleet_signing.ceremony import Bundle, OfflineKeys, Request
@@ -36,16 +36,15 @@ Keys = Annotated[Path, typer.Option(metavar="DIR", help=_("Where the key files a
 
 
 @app.command("export", help=_("Write what a key ceremony needs to know of the server."))
+@placed
 def export(
     out: Annotated[Path, typer.Option(metavar="FILE", help=_("The request to carry to the ceremony."))],
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """The server's public keys and what is published, as a request file."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         content = centre.read("/v1/updates/keys")
     fingerprint = ceremony.fingerprint(ceremony.decode_request(content).online)
     write_durably(out, content, 0o644)
@@ -59,18 +58,17 @@ def export(
 
 
 @app.command("ceremony", help=_("Make the offline keys, and sign with them who may say what."))
+@placed
 def hold(
     keys_folder: Annotated[Path, typer.Option("--keys", metavar="DIR", help=_("Where the keys go."))],
     *,
+    place: Place,
     request: Annotated[
         Path | None, typer.Option(metavar="FILE", help=_("What 'fleet key export' wrote."))
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help=_("What to carry back to 'fleet key import'."))
     ] = None,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Offline with --request and --out; else with a server, everything at once.
@@ -85,7 +83,7 @@ def hold(
         write_durably(out, ceremony.encode_bundle(bundle), 0o644)
         done = _("{out} is written. Carry it to the server: fleet key import {out}").format(out=out)
     else:
-        with connect(server, token_file, data) as centre:
+        with place.connect() as centre:
             asked = ceremony.decode_request(centre.read("/v1/updates/keys"))
             bundle = _hold(keys_folder, asked)
             centre.send("POST", "/v1/updates/roots", ceremony.encode_bundle(bundle))
@@ -98,34 +96,32 @@ def hold(
 
 
 @app.command("import", help=_("Give the server what a key ceremony has signed."))
+@placed
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=_("What 'fleet key ceremony' wrote."))],
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """The server checks every signature before it takes anything."""
     content = _read(file)
     ceremony.decode_bundle(content)
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.send("POST", "/v1/updates/roots", content).content
     text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
     show(answer, _("Published: {versions}").format(versions=text), as_json=as_json)
 
 
 @app.command("roots", help=_("Write the roots that a device pins, for one that was added before."))
+@placed
 def roots(
     out: Annotated[Path, typer.Option(metavar="DIR", help=_("The device's folder."))],
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Both roots into the device's folder, and what to write into its configuration."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         found = centre.get("/v1/updates/roots").content
     if not (found["image"] and found["director"]):
         raise ConsoleError(_("there are no roots yet; hold a key ceremony: fleet key ceremony --help"))

@@ -16,8 +16,8 @@ from tuf.api.metadata import Metadata, Targets
 
 from fleet_console import tables
 from fleet_console.commands import passphrases
-from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show, tell
-from fleet_console.sources.http import Server, connect
+from fleet_console.commands.options import AsJson, placed, show, tell
+from fleet_console.sources.http import Place, Server
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import DELEGATIONS, Kind
 from fleet_protocol.texts import _
@@ -41,63 +41,59 @@ _PART: Final = 64 * 1024
 
 
 @publish_app.command("model", help=_("Publish the model in a folder."))
+@placed
 def publish_model(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help=_("The model's folder."))],
     keys: Keys,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Check, upload, sign, publish."""
     artifact = artifacts.of_model(folder)
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         _publish(centre, artifact, keys, as_json=as_json)
 
 
 @publish_app.command("policy", help=_("Publish a policy."))
+@placed
 def publish_policy(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=_("The policy, TOML."))],
     keys: Keys,
     *,
+    place: Place,
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help=_("The model that it is for, to check it against."))
     ] = None,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Check, upload, sign, publish. The server checks it against the newest release of its model."""
     artifact = artifacts.of_policy(artifacts.read(file), _manifest(model) if model else None)
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         _publish(centre, artifact, keys, as_json=as_json)
 
 
 @artifact_app.command("list", help=_("List what is published."))
-def list_artifacts(
-    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
-) -> None:
+@placed
+def list_artifacts(*, place: Place, as_json: AsJson = False) -> None:
     """Every published artifact, page by page."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.pages("/v1/artifacts")
     show(answer.content, tables.artifacts(answer.content, answer.now_ms), as_json=as_json)
 
 
-def assign(  # noqa: PLR0913 - the command's options
+@placed
+def assign(
     device: Device,
     kind: KindName,
     name: Name,
     release: Annotated[int, typer.Argument(min=1, metavar="RELEASE", help=_("Its release."))],
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """One release for one device."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.put(f"/v1/devices/{device}/assignments/{kind}/{name}", {"release": release}).content
     text = _("{device} shall have {kind} {name} release {release}").format(
         device=device, kind=kind, name=name, release=release
@@ -105,35 +101,33 @@ def assign(  # noqa: PLR0913 - the command's options
     show(answer, text, as_json=as_json)
 
 
+@placed
 def unassign(
     device: Device,
     kind: KindName,
     name: Name,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Nothing of that name for one device any more; what it runs goes on running."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.delete(f"/v1/devices/{device}/assignments/{kind}/{name}").content
     text = _("{device} is given no {kind} {name} any more").format(device=device, kind=kind, name=name)
     show(answer, text, as_json=as_json)
 
 
 @bundle_app.command("export", help=_("Write everything that a device needs for its updates into one file."))
+@placed
 def export_bundle(
     device: Annotated[str, typer.Option(metavar="DEVICE", help=_("The device's id."))],
     out: Annotated[Path, typer.Option(metavar="FILE", help=_("The bundle, a tar."))],
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """The device verifies it as if it came over the network."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         size = centre.download(f"/v1/updates/bundles/{device}", out)
     text = _("{out} is written, {size} bytes, for {device} alone").format(out=out, size=size, device=device)
     show({"bundle": str(out), "device": device, "size": size}, text, as_json=as_json)

@@ -6,10 +6,10 @@ import typer
 
 from fleet_console.commands import rollout_text
 from fleet_console.commands.durations import seconds
-from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show
+from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.commands.rollout_watch import watch
 from fleet_console.errors import ConsoleError, UsageError
-from fleet_console.sources.http import Server, connect
+from fleet_console.sources.http import Place, Server
 from fleet_protocol.texts import _
 
 group_app: Final = typer.Typer(help=_("Groups of devices: saved filters."), no_args_is_help=True)
@@ -20,35 +20,35 @@ Yes = Annotated[bool, typer.Option("--yes", help=_("Do it without asking."))]
 
 
 @group_app.command("set", help=_("Save a filter: site=north profile=pi5 id=gw-1*; none is every device."))
+@placed
 def set_group(
     name: Annotated[str, typer.Argument(metavar="NAME", help=_("The group's name."))],
     terms: Annotated[list[str] | None, typer.Argument(metavar="[TERM]...", help=_("What must hold."))] = None,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Save a filter under a name."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         group = centre.put(f"/v1/groups/{name}", {"filter": " ".join(terms or ())}).content
     text = _("{name} holds {devices} devices now.").format(name=name, devices=group["devices"])
     show(group, text, as_json=as_json)
 
 
 @group_app.command("list", help=_("List the groups and how many devices each holds now."))
-def list_groups(
-    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
-) -> None:
+@placed
+def list_groups(*, place: Place, as_json: AsJson = False) -> None:
     """Every group."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.pages("/v1/groups")
     show(answer.content, rollout_text.groups(answer.content, answer.now_ms), as_json=as_json)
 
 
 @rollout_app.command("start", help=_("Move a group to a release, wave by wave."))
+@placed
 def start(  # noqa: PLR0913 - the command's options
     *,
+    place: Place,
     group: Annotated[str, typer.Option(metavar="GROUP", help=_("Who gets it."))],
     release: Annotated[int, typer.Option(min=1, metavar="N", help=_("Which release of it."))],
     reason: Annotated[str, typer.Option(metavar="TEXT", help=_("Why, for whoever asks later."))],
@@ -64,9 +64,6 @@ def start(  # noqa: PLR0913 - the command's options
     soak: Annotated[
         str, typer.Option(metavar="TIME", help=_("From the end of a wave to the next: 60s, 15m, 24h."))
     ] = "60s",
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a rollout."""
@@ -81,94 +78,88 @@ def start(  # noqa: PLR0913 - the command's options
         "soak_s": _soak_s(soak),
         "reason": reason,
     }
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         page = centre.post("/v1/rollouts", body).content
     _say(page, _("It has begun. See it go: fleet rollout watch {id}"), as_json=as_json)
 
 
 @rollout_app.command("list", help=_("List the rollouts, the newest first."))
-def list_rollouts(
-    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
-) -> None:
+@placed
+def list_rollouts(*, place: Place, as_json: AsJson = False) -> None:
     """Every rollout."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.pages("/v1/rollouts")
     show(answer.content, rollout_text.rollouts(answer.content, answer.now_ms), as_json=as_json)
 
 
 @rollout_app.command("show", help=_("Show one rollout: its waves, its devices, and why each is where it is."))
+@placed
 def show_rollout(
     identity: Id,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """One rollout's page."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.get(f"/v1/rollouts/{identity}")
     show(answer.content, rollout_text.page(answer.content, answer.now_ms), as_json=as_json)
 
 
 @rollout_app.command("watch", help=_("Watch a rollout until it ends; exit code 0 where it is done."))
+@placed
 def watch_rollout(
     identity: Id,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: Annotated[bool, typer.Option("--json", help=_("A line of JSON whenever it moved."))] = False,
 ) -> None:
     """Watch until the end."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         state = watch(centre, identity, as_json=as_json)
     if state != rollout_text.DONE:
         raise typer.Exit(ConsoleError.exit_code)
 
 
 @rollout_app.command("pause", help=_("Open no further wave; devices that are under way go on."))
+@placed
 def pause(
     identity: Id,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Pause it."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         page = _act(centre, identity, "pause")
     _say(page, _("It is paused. Go on with: fleet rollout resume {id}"), as_json=as_json)
 
 
 @rollout_app.command("resume", help=_("Go on after a pause."))
+@placed
 def resume(
     identity: Id,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """Resume it."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         page = _act(centre, identity, "resume")
     _say(page, _("It goes on."), as_json=as_json)
 
 
 @rollout_app.command("abort", help=_("End it: no device that has not begun gets the release any more."))
+@placed
 def abort(
     identity: Id,
     *,
+    place: Place,
     yes: Yes = False,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Abort it, once somebody has confirmed that."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         if not yes:
             before = centre.get(f"/v1/rollouts/{identity}").content
             _confirm(identity, before["rollout"])

@@ -9,9 +9,9 @@ import typer
 from fleet_console import tables
 from fleet_console.commands import calibrating, enrolling, keys, opening, publishing, rollouts
 from fleet_console.commands.durations import seconds
-from fleet_console.commands.options import AsJson, Data, TokenFile, Url, show
+from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.errors import ConsoleError, UsageError
-from fleet_console.sources.http import connect
+from fleet_console.sources.http import Place
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id
 
@@ -46,21 +46,20 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The device's id."))
 
 
 @device_app.command("add", help=_("Add a device: make its key here, and get a certificate for it."))
-def add(  # noqa: PLR0913 - the command's options
+@placed
+def add(
     name: Name,
     out: Annotated[Path, typer.Option(metavar="DIR", help=_("Where key, certificate and configuration go."))],
     *,
+    place: Place,
     profile: Annotated[str, typer.Option(help=_("What kind of board it is."))] = "generic",
     site: Annotated[str | None, typer.Option(help=_("Where it stands."))] = None,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the device's key here, and get a certificate for it."""
     if not is_device_id(name):
         raise UsageError(_("{name!r} is no device id; use 1 to 63 of a-z, 0-9 and '-'").format(name=name))
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         key = enrolling.provide_key(out)
         request = {"id": name, "profile": profile, "site": site, "csr_pem": enrolling.request_for(name, key)}
         enrolled = centre.post("/v1/devices", request).content
@@ -76,26 +75,24 @@ def add(  # noqa: PLR0913 - the command's options
 
 
 @device_app.command("list", help=_("List the devices, when they were last heard, and what ails them."))
-def list_(
-    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
-) -> None:
+@placed
+def list_(*, place: Place, as_json: AsJson = False) -> None:
     """Every device, page by page."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.pages("/v1/devices")
     show(answer.content, tables.devices(answer.content, answer.now_ms), as_json=as_json)
 
 
 @device_app.command("show", help=_("Show one device: what it is, how it is, and its newest values."))
+@placed
 def show_device(
     name: Name,
     *,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
+    place: Place,
     as_json: AsJson = False,
 ) -> None:
     """One device's page and its newest values."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         page = centre.get(f"/v1/devices/{name}").content
         latest = centre.get(f"/v1/devices/{name}/readings")
     readings = latest.content["items"]
@@ -104,28 +101,26 @@ def show_device(
 
 
 @event_app.command("list", help=_("List the newest events, the last one at the bottom."))
+@placed
 def events(
     *,
+    place: Place,
     since: Annotated[str, typer.Option(metavar="TIME", help=_("How far back: 90s, 15m, 24h, 7d."))] = "24h",
     limit: Annotated[int, typer.Option(min=1, help=_("The newest so many."))] = 100,
-    data: Data = None,
-    server: Url = None,
-    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """The newest events since a while ago."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.pages("/v1/events", since_ms=_ago_ms(since))
     items = answer.content[-limit:]
     show(items, tables.events(items, answer.now_ms), as_json=as_json)
 
 
 @app.command("health", help=_("Show how the server is, and what to do next."))
-def health(
-    *, data: Data = None, server: Url = None, token_file: TokenFile = None, as_json: AsJson = False
-) -> None:
+@placed
+def health(*, place: Place, as_json: AsJson = False) -> None:
     """The server's own health; exit code 1 where something is critical."""
-    with connect(server, token_file, data) as centre:
+    with place.connect() as centre:
         answer = centre.get("/v1/health")
     found = answer.content
     show(found, tables.health(found["items"], answer.now_ms) or _("The server is well."), as_json=as_json)

@@ -5,6 +5,7 @@ The screens ask the same API without waiting for it, in :mod:`fleet_console.sour
 
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -22,6 +24,7 @@ TIMEOUT_S: Final = 20.0
 """A loaded server on a small board takes its time; a technician does not wait longer."""
 
 _PAGE: Final = 1000
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Answer:
 
 
 class Server:
-    """An open connection to the API. Made by :func:`connect`."""
+    """An open connection to the API. Made by :meth:`Place.connect`."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -130,53 +133,101 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Which server, and the token that it wants."""
+    """Which server, the token that it wants, and whose certificate it has: the system's trust, or ``ca``."""
 
     url: str
     token: str
+    ca: Path | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """How an HTTP client is opened to it."""
+        """How an HTTP client is opened to it.
+
+        Raises:
+            UsageError: the authority's file cannot be used.
+        """
         # No proxy from the environment: the token goes to the named server and nowhere else.
         headers = {"Authorization": f"Bearer {self.token}"}
-        return {"base_url": self.url, "headers": headers, "timeout": TIMEOUT_S, "trust_env": False}
+        return {
+            "base_url": self.url,
+            "headers": headers,
+            "timeout": TIMEOUT_S,
+            "trust_env": False,
+            "verify": self._tls(),
+        }
+
+    def _tls(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self.ca)
+        except OSError as error:
+            raise UsageError(
+                _("the authority in {path} cannot be used: {reason}").format(path=self.ca, reason=error)
+            ) from error
 
 
-def find_access(url: str | None, token_file: Path | None, data: Path | None) -> Access:
-    """The server at ``url`` with the token in a file, or the one that runs on the folder ``data``.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which server is meant, as the options of a command say it; looked up when it is needed."""
 
-    Raises:
-        UsageError: neither is given, or the token cannot be read.
-        Unreachable: no server runs on ``data``.
-    """
-    if data is not None:
-        url, token_file = _endpoints(data)
-    if url is None or token_file is None:
-        raise UsageError(
-            _("which server? Give --data DIR on its machine, or --server URL and --token-file FILE")
-        )
+    url: str | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
+    data: Path | None = None
+
+    def access(self) -> Access:
+        """The server at ``url`` with the token in a file, or the one that runs on the folder ``data``.
+
+        Raises:
+            UsageError: neither is given, the token cannot be read, or it would travel in the clear.
+            Unreachable: no server runs on ``data``.
+        """
+        url, token_file, ca = (self.url, self.token_file, self.ca)
+        if self.data is not None:
+            url, token_file, ca = _endpoints(self.data)
+        if url is None or token_file is None:
+            raise UsageError(
+                _("which server? Give --data DIR on its machine, or --server URL and --token-file FILE")
+            )
+        _require_private(url)
+        return Access(url, _token_in(token_file), ca)
+
+    @contextmanager
+    def connect(self) -> Iterator[Server]:
+        """An open connection to the server; raises as :meth:`access`."""
+        with httpx.Client(**self.access().options) as client:
+            yield Server(client)
+
+
+def _token_in(path: Path) -> str:
     try:
-        token = token_file.read_text("ascii").strip()
+        token = path.read_text("ascii").strip()
     except (OSError, ValueError) as error:
         raise UsageError(_("the token cannot be read: {reason}").format(reason=error)) from error
     if not token or not token.isprintable():
-        raise UsageError(_("{path} holds no token; it is one line").format(path=token_file))
-    return Access(url, token)
+        raise UsageError(_("{path} holds no token; it is one line").format(path=path))
+    return token
 
 
-@contextmanager
-def connect(url: str | None, token_file: Path | None, data: Path | None) -> Iterator[Server]:
-    """An open connection to the server that :func:`find_access` finds; raises as that does."""
-    with httpx.Client(**find_access(url, token_file, data).options) as client:
-        yield Server(client)
+def _require_private(url: str) -> None:
+    """A token is sent over TLS, or stays on this machine."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        raise UsageError(
+            _("{url} is not https: the token could be read on its way; give https://HOST:PORT").format(
+                url=url
+            )
+        )
 
 
-def _endpoints(data: Path) -> tuple[str, Path]:
+def _endpoints(data: Path) -> tuple[str, Path, Path | None]:
     path = data / "endpoints.json"
     try:
         found = json.loads(path.read_text("utf-8"))
-        return str(found["api_url"]), Path(found["token_file"])
+        return (
+            str(found["api_url"]),
+            Path(found["token_file"]),
+            Path(found["api_ca"]) if found["api_ca"] else None,
+        )
     except FileNotFoundError:
         raise Unreachable(
             _("no server runs on {data}; start it with: fleet-server serve --data {data}").format(data=data)

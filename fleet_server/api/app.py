@@ -24,7 +24,7 @@ from fleet_server.api import (
 )
 from fleet_server.api.centre import Centre
 from fleet_server.api.problems import Problem, install
-from fleet_server.config import ServerConfig, Settings, resolve
+from fleet_server.config import ServerConfig, Settings, certificate_in, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.updates.office import open_office
 
@@ -74,8 +74,16 @@ def run(config: ServerConfig, descriptor: int) -> None:
     engine = open_engine(config.database_url)
     open_office(engine, config).settle()
     app = create_app(engine, config)
+    tls = config.api_tls or certificate_in(config.own_api_certificate)
     server = uvicorn.Server(
-        uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
+        uvicorn.Config(
+            app,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            ssl_certfile=tls.certificate,
+            ssl_keyfile=tls.key,
+        )
     )
     with socket.socket(fileno=descriptor) as listener:
         server.run(sockets=[listener])

@@ -44,7 +44,8 @@ MAX_CSR_BYTES: Final = 16 * 1024
 
 BROKER_NAME: Final = "svc.broker"
 UPDATES_NAME: Final = "svc.device"
-"""The common names of what devices meet: the broker, and the server that updates come from."""
+API_NAME: Final = "svc.api"
+"""The common names of what is met from outside: the broker, the device listener, the API."""
 
 _ALWAYS_NAMED: Final = ("localhost", "127.0.0.1", "::1")
 _CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH

@@ -196,7 +196,8 @@ def announced(place: Place, size: int) -> int:
     """What is answered to an upload that says its size and has not begun."""
     url = httpx.URL(place.server.endpoints["api_url"])
     token = (place.server.data / "api.token").read_text().strip()
-    connection = http.client.HTTPConnection(url.host, url.port or 80, timeout=30)
+    context = ssl.create_default_context(cafile=place.server.endpoints["api_ca"])
+    connection = http.client.HTTPSConnection(url.host, url.port or 443, timeout=30, context=context)
     try:
         connection.putrequest("PUT", "/v1/artifacts/models/x/1.tar")
         connection.putheader("Authorization", f"Bearer {token}")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -105,6 +106,7 @@ class ServerProcess:
             headers={"Authorization": f"Bearer {token}"},
             timeout=30,
             trust_env=False,
+            verify=ssl.create_default_context(cafile=endpoints["api_ca"]),
         )
 
     def get(self, path: str, **parameters: str | int) -> Any:

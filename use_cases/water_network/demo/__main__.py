@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from fleet_console.errors import ConsoleError
-from fleet_console.sources.http import connect
+from fleet_console.sources.http import Place
 from fleet_protocol.texts import _
 from hil.processes import Child
 from hil.stopping import StoppedError, listen, pause
@@ -77,7 +77,7 @@ def _check(folder: Path, console: Console, page_file: Path) -> int:
     def say(text: str) -> None:
         console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True)
 
-    with running_city(folder, SEED, say) as city, connect(None, None, folder / "server") as server:
+    with running_city(folder, SEED, say) as city, Place(data=folder / "server").connect() as server:
         findings = check.run(city, Observer(server), say)
     wrong = check.failures(findings)
     Console().print(report.tables(findings))
@@ -96,7 +96,7 @@ def _show(folder: Path, console: Console) -> int:
             console.log(text)
             status.update(text)
 
-        with running_city(folder, SEED, say) as city, connect(None, None, folder / "server") as server:
+        with running_city(folder, SEED, say) as city, Place(data=folder / "server").connect() as server:
             status.stop()
             _watch(city, Observer(server), console)
     return 0
@@ -149,7 +149,8 @@ def _keys() -> Iterator[Pressed]:
         yield _never
         return
     before = termios.tcgetattr(sys.stdin)
-    tty.setcbreak(sys.stdin)
+    # What was typed before counts too: a flush would lose the q of whoever was quick.
+    tty.setcbreak(sys.stdin, termios.TCSADRAIN)
     try:
         yield _pressed
     finally:

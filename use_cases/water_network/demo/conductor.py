@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet_console.errors import ConsoleError
-from fleet_console.sources.http import connect
+from fleet_console.sources.http import Place
 from fleet_protocol.texts import _
 from hil.stopping import StoppedError, listen
 from use_cases.water_network.demo import plan
@@ -46,7 +46,7 @@ def main() -> int:
     folder: Path = parser.parse_args().folder
     listen()
     try:
-        with connect(None, None, folder / "server") as server:
+        with Place(data=folder / "server").connect() as server:
             _tell(folder, Observer(server))
     except StoppedError:
         return 0
