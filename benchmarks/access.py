@@ -141,7 +141,9 @@ def _state(count: int) -> dict[str, object]:
 def _rules(name: str) -> list[dict[str, object]]:
     """The rights of the device ``name``, in the plugin's words."""
     return [
-        _rule(kind, pattern.replace("%u", name)) for right, pattern in device_access() for kind in _KINDS[right]
+        _rule(kind, pattern.replace("%u", name))
+        for right, pattern in device_access()
+        for kind in _KINDS[right]
     ]
 
 
@@ -213,7 +215,9 @@ def _speaking_s(broker: FleetBroker, identities: list[Identity]) -> float:
         )  # fmt: skip
         stack.callback(sink.wait)
         stack.callback(sink.kill)
-        wait_until(lambda: broker.log.count(f"as {INGEST}") > broker.log.count(f"Client {INGEST} "), "it listens")
+        wait_until(
+            lambda: broker.log.count(f"as {INGEST}") > broker.log.count(f"Client {INGEST} "), "it listens"
+        )
         loads = []
         for identity in identities:
             packets = messages(identity.name, f"{1:016x}", MESSAGES // len(identities))
