@@ -209,7 +209,8 @@ def _speaking_s(broker: FleetBroker, identities: list[Identity]) -> float:
     with ExitStack() as stack:
         sink = subprocess.Popen(
             ["mosquitto_sub", "-h", "localhost", "-p", str(broker.port), "-V", "5", "-q", "1", "-i", INGEST,
-             "-D", "connect", "receive-maximum", "5000", "--cafile", service.ca, "--cert", service.certificate,
+             "-D", "connect", "receive-maximum", "5000",
+             "--cafile", service.ca, "--cert", service.certificate,
              "--key", service.key, "-t", every_device(Channel.TELEMETRY), "-C", str(MESSAGES)],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip

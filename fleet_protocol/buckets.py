@@ -15,12 +15,12 @@ class TokenBucket:
         self._tokens = burst
         self._at_s = now_s
 
-    def take(self, now_s: float) -> bool:
-        """Take one token; False where there is none."""
+    def take(self, now_s: float, amount: float = 1.0) -> bool:
+        """Take ``amount`` tokens; False, and none are taken, where there are not so many."""
         self._refill(now_s)
-        if self._tokens < 1.0:
+        if self._tokens < amount:
             return False
-        self._tokens -= 1.0
+        self._tokens -= amount
         return True
 
     def is_full(self, now_s: float) -> bool:

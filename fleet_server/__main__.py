@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("ingest", _ingest, _("store what devices send (started by serve)")),
         ("watch", _watch, _("watch the broker (started by serve)")),
+        ("guard", _guard, _("make the broker obey revocations (started by serve)")),
         ("rollouts", _rollouts, _("move rollouts on (started by serve)")),
         ("escalation", _escalation, _("answer what devices ask (started by serve)")),
         ("api", _api, _("answer over HTTP (started by serve)")),
@@ -151,6 +152,12 @@ def _ingest(options: argparse.Namespace) -> None:
 
 def _watch(options: argparse.Namespace) -> None:
     from fleet_server.link.watch import run
+
+    run(load(options.data))
+
+
+def _guard(options: argparse.Namespace) -> None:
+    from fleet_server.guard import run
 
     run(load(options.data))
 

@@ -6,7 +6,9 @@ session; every line here that differs from them says why.
 
 import os
 import pwd
+import re
 import shutil
+import signal
 import socket
 import ssl
 from pathlib import Path
@@ -49,6 +51,9 @@ Not message_size_limit: 2.0.11 then answers with a reason code that MQTT 5 does 
 
 ACCEPT_S: Final = 2.0
 """How long a TLS handshake with our own broker may take before it counts as not there."""
+
+PID_FILE: Final = "mosquitto.pid"
+CONFIGURATION_FILE: Final = "mosquitto.conf"
 
 _SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     INGEST: (
@@ -97,6 +102,7 @@ def render(folder: Path, port: int, address: str | None, user: str | None) -> st
         f"persistence_location {folder / 'store'}/",
         f"autosave_interval {AUTOSAVE_S}",
         f"persistent_client_expiration {SESSION_DAYS}d",
+        f"pid_file {folder / PID_FILE}",
         "log_dest stderr",
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",
         *(f"log_type {kind}" for kind in ("error", "warning", "notice")),
@@ -118,7 +124,7 @@ def write_configuration(config: ServerConfig) -> Path:
     make_folder(config.broker / "store")
     write_durably(config.broker / "access.acl", render_access().encode())
     text = render(config.broker, config.mqtt_port, _address(config), _user())
-    path = config.broker / "mosquitto.conf"
+    path = config.broker / CONFIGURATION_FILE
     write_durably(path, text.encode())
     return path
 
@@ -175,6 +181,36 @@ def accepts(config: ServerConfig) -> bool:
             return True
     except OSError:
         return False
+
+
+def tell_to_reload(config: ServerConfig) -> bool:
+    """Have the embedded broker read its lists and certificates again; False where it does not run.
+
+    A broker that is only starting is let be: it reads them anyway, and does not know the signal yet.
+    """
+    try:
+        number = int((config.broker / PID_FILE).read_text("ascii"))
+        process = os.pidfd_open(number)
+    except (OSError, ValueError):
+        return False
+    try:
+        # The number may be another process's by now; the descriptor stays with the one that is looked at.
+        if not _is_ready(Path(f"/proc/{number}"), str(config.broker / CONFIGURATION_FILE)):
+            return False
+        signal.pidfd_send_signal(process, signal.SIGHUP)
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+    return True
+
+
+def _is_ready(process: Path, configuration: str) -> bool:
+    """Whether it runs with ``configuration`` and catches the signal, which else would end it."""
+    if configuration.encode() not in (process / "cmdline").read_bytes().split(b"\0"):
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", (process / "status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 def listening_address(host: str) -> str | None:
