@@ -23,6 +23,11 @@ class TokenBucket:
         self._tokens -= amount
         return True
 
+    def has(self, now_s: float, amount: float) -> bool:
+        """Whether there are so many tokens."""
+        self._refill(now_s)
+        return self._tokens >= amount
+
     def is_full(self, now_s: float) -> bool:
         """Whether it is as good as a new one, and need not be remembered."""
         self._refill(now_s)

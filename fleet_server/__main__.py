@@ -96,7 +96,18 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument(
         "--certificate-days", type=int, metavar="N", help=_("how long devices' certificates last; default 30")
     )
+    _add_limits(serve)
     _add_escalation(serve)
+
+
+def _add_limits(serve: argparse.ArgumentParser) -> None:
+    for option, text in (
+        ("--device-messages-per-s", _("of one device, steadily; default 100")),
+        ("--device-bytes-per-s", _("of one device, steadily; default 1048576")),
+        ("--device-backlog-messages", _("of one device at once, after it was away; default 2000000")),
+        ("--device-backlog-bytes", _("of one device at once, after it was away; default 2147483648")),
+    ):
+        serve.add_argument(option, type=float, metavar="N", help=text)
 
 
 def _add_api_tls(serve: argparse.ArgumentParser) -> None:

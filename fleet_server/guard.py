@@ -1,4 +1,4 @@
-"""The guard: sees to it that nobody stays whom the fleet has put out.
+"""The guard: sees to it that nobody stays whom the fleet has put out, and puts out who floods it.
 
 A process of its own, so that neither a busy ingest nor a stuck API delays it. It keeps nothing that
 matters in memory: killed at any moment, it goes on with what the database says is not done.
@@ -21,6 +21,7 @@ from fleet_server.database.engine import open_engine
 from fleet_server.database.models import Certificate
 from fleet_server.database.notes import Notes
 from fleet_server.errors import ServerError
+from fleet_server.link.quarantine import Quarantine
 from fleet_server.link.revocation import Revocation
 from fleet_server.telemetry.ingest import Stop
 
@@ -44,6 +45,7 @@ class Guard:
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
         self._engine: Final = engine
         self._revocation: Final = Revocation(engine, config)
+        self._quarantine: Final = Quarantine(engine)
         self._notes: Final = Notes(engine, GUARD, (_STUCK,))
         self._failure = ""
         self._failing_since_ms: int | None = None
@@ -51,6 +53,7 @@ class Guard:
     def round(self) -> None:
         """Do whatever is due now. What fails is tried again in the next round."""
         try:
+            self._quarantine.work(time.monotonic())
             self._revocation.work()
         except (ServerError, SQLAlchemyError) as error:
             self._fail(str(error))

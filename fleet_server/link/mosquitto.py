@@ -62,10 +62,17 @@ _SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             for channel in (Channel.STATUS, Channel.REPORTED, Channel.TELEMETRY, Channel.EVENT)
         ),
         ("write", every_device(Channel.ACK)),
+        # To take away what a device left there as retained.
+        ("write", every_device(Channel.TELEMETRY)),
+        ("write", every_device(Channel.EVENT)),
     ),
     WATCH: (("read", DROPPED_TOPIC),),
     ROLLOUTS: (("write", every_device(Channel.HINT)),),
-    ESCALATION: (("read", every_device(Channel.REQUEST)), ("write", every_device(Channel.ANSWER))),
+    ESCALATION: (
+        ("read", every_device(Channel.REQUEST)),
+        ("write", every_device(Channel.REQUEST)),
+        ("write", every_device(Channel.ANSWER)),
+    ),
 }
 
 SERVICES: Final = tuple(_SERVICE_RIGHTS)

@@ -408,6 +408,7 @@ class Subscriber:
             mqtt5.TopicFilter(
                 one.topics,
                 max_qos=_QOS1,
+                no_local=True,  # what we say ourselves is nothing that somebody tells us
                 retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
                 if one.retained
                 else mqtt5.RetainHandling.SEND_NEVER,

@@ -150,19 +150,16 @@ class Revocation:
 def pending(engine: Engine) -> list[Order]:
     """Orders that are not obeyed yet, the oldest first, :data:`PORTION` of them at most."""
     query = (
-        select(
-            Certificate.tenant,
-            Certificate.serial,
-            Certificate.device,
-            Certificate.revoked_ms,
-            Certificate.revoked_reason,
-        )
+        select(Certificate)
         .where(Certificate.revoked_reason != "", col(Certificate.enforced_ms).is_(None))
         .order_by(col(Certificate.revoked_ms), col(Certificate.serial))
         .limit(PORTION)
     )
     with Session(engine) as session:
-        return [Order(*row) for row in session.exec(query)]
+        return [
+            Order(row.tenant, row.serial, row.device, row.revoked_ms, row.revoked_reason)
+            for row in session.exec(query)
+        ]
 
 
 def settle(engine: Engine, orders: Sequence[Order], now_ms: int) -> None:
