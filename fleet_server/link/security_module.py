@@ -18,7 +18,8 @@ from fleet_server.errors import AuthorityError
 from fleet_server.link.key_uri import KeyUri
 
 if TYPE_CHECKING:
-    from pkcs11 import PrivateKey, PublicKey, Session
+    from pkcs11 import PublicKey, Session
+    from pkcs11.types import SignMixin
 
 PIN_VARIABLE: Final = "ARGAN_PKCS11_PIN"
 """The environment's variable with the PIN, where the URI names no file."""
@@ -213,7 +214,8 @@ def _sign(uri: KeyUri, session: "Session", digest: bytes) -> bytes:
 
     key = session.get_key(object_class=ObjectClass.PRIVATE_KEY, label=uri.label)
     # Hashing here asks less of the module: plain ECDSA is what all of them have.
-    return cast("PrivateKey", key).sign(digest, mechanism=Mechanism.ECDSA)
+    signature: bytes = cast("SignMixin", key).sign(digest, mechanism=Mechanism.ECDSA)
+    return signature
 
 
 def _digest(data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
