@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         if name in {"api", "device"}:
             command.add_argument("--descriptor", type=int, required=True, help=_("the inherited socket"))
     add_authority(commands.add_parser("authority", help=_("the fleet's certificate authority and its keys")))
+    access = commands.add_parser("broker-acl", help=_("print the access list for a broker of your own"))
+    access.add_argument("--for", dest="broker", choices=("mosquitto", "emqx"), required=True)
+    access.set_defaults(run=_broker_acl)
     openapi = commands.add_parser("openapi", help=_("print the API's description"))
     openapi.set_defaults(run=_openapi)
     return parser
@@ -197,6 +200,13 @@ def _device(options: argparse.Namespace) -> None:
     from fleet_server.updates.listener import run
 
     run(load(options.data), options.descriptor)
+
+
+def _broker_acl(options: argparse.Namespace) -> None:
+    from fleet_server.link import emqx, mosquitto
+
+    access = {"mosquitto": mosquitto.render_access, "emqx": emqx.render_access}
+    print(access[options.broker](), end="")  # noqa: T201 - it is a command's output
 
 
 def _openapi(_options: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ ACCEPT_S: Final = 2.0
 PID_FILE: Final = "mosquitto.pid"
 CONFIGURATION_FILE: Final = "mosquitto.conf"
 
-_SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     INGEST: (
         *(
             ("read", every_device(channel))
@@ -75,7 +75,7 @@ _SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 
-SERVICES: Final = tuple(_SERVICE_RIGHTS)
+SERVICES: Final = tuple(SERVICE_RIGHTS)
 """The connections of the server itself, each with its own certificate."""
 
 _SYSTEM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin")
@@ -120,7 +120,7 @@ def render(folder: Path, port: int, address: str | None, user: str | None) -> st
 def render_access() -> str:
     """The access list: each service what it needs, each device its own subtree, nobody else anything."""
     lines = []
-    for service, rights in _SERVICE_RIGHTS.items():
+    for service, rights in SERVICE_RIGHTS.items():
         lines += [f"user {service}", *(f"topic {right} {topic}" for right, topic in rights), ""]
     lines += [f"pattern {right} {topic}" for right, topic in device_access()]
     return "\n".join(lines) + "\n"
