@@ -23,10 +23,9 @@ class TokenBucket:
         self._tokens -= amount
         return True
 
-    def has(self, now_s: float, amount: float) -> bool:
-        """Whether there are so many tokens."""
-        self._refill(now_s)
-        return self._tokens >= amount
+    def give_back(self, amount: float) -> None:
+        """Put ``amount`` tokens back that were taken for nothing."""
+        self._tokens += amount
 
     def is_full(self, now_s: float) -> bool:
         """Whether it is as good as a new one, and need not be remembered."""
@@ -34,5 +33,8 @@ class TokenBucket:
         return self._tokens >= self._burst
 
     def _refill(self, now_s: float) -> None:
-        self._tokens = min(self._burst, self._tokens + max(0.0, now_s - self._at_s) * self._per_s)
-        self._at_s = max(self._at_s, now_s)
+        passed_s = now_s - self._at_s
+        if passed_s <= 0.0:
+            return
+        self._tokens = min(self._burst, self._tokens + passed_s * self._per_s)
+        self._at_s = now_s

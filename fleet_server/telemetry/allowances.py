@@ -6,7 +6,6 @@ because it was away. Who has emptied it is slowed down to the steady rate: an ag
 acknowledged, waits 15 s and more, and sends at most its window again, which by then fits.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,9 +41,12 @@ class _Allowance:
 
     def take(self, now_s: float, messages: int, size: int) -> bool:
         """Whether so much is left; then it is taken."""
-        if not (self._messages.has(now_s, messages) and self._bytes.has(now_s, size)):
+        if not self._messages.take(now_s, messages):
             return False
-        return self._messages.take(now_s, messages) and self._bytes.take(now_s, size)
+        if self._bytes.take(now_s, size):
+            return True
+        self._messages.give_back(messages)
+        return False
 
     def is_full(self, now_s: float) -> bool:
         """Whether it is as good as a new one."""
@@ -60,11 +62,12 @@ class Allowances:
 
     def within(self, judged: Judged, now_s: float) -> Judged:
         """``judged`` with what is beyond its device's allowance among the refused."""
-        messages: Counter[str] = Counter()
-        sizes: Counter[str] = Counter()
+        messages: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for one in judged.admitted:
-            messages[one.device] += 1
-            sizes[one.device] += len(one.arrival.payload)
+            device = one.device
+            messages[device] = messages.get(device, 0) + 1
+            sizes[device] = sizes.get(device, 0) + len(one.arrival.payload)
         tight = {
             device
             for device, count in messages.items()

@@ -12,21 +12,27 @@ from sqlalchemy import Engine
 from sqlmodel import Session, select
 
 from fleet_protocol.topics import Channel, topic
+from fleet_server import guard
 from fleet_server.access.roles import Actor
+from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.database.models import AuditRecord, Certificate
+from fleet_server.database.service import raised
 from fleet_server.devices.certificates import certificate_row, serial_text
 from fleet_server.errors import NotFound, RevocationConflict
 from fleet_server.link import passing, revocation, revoking
 from fleet_server.link.mosquitto import PID_FILE, tell_to_reload
 from fleet_server.link.revocation import FRESH_MS, PORTION, Revocation, pending
-from tests.support.batches import NOW_MS, register
+from tests.support.batches import register
 from tests.support.databases import migrated_sqlite
 from tests.support.fleet_broker import ACCEPTED, FleetBroker, Identity, connected
 from tests.support.probing import is_let_in
 
 TENANT = "default"
+PAST_MS = wall_ms() - 60_000
+"""When it was said; long enough ago that it should be obeyed."""
+
 SOMEBODY = Actor("ada", "operator", "127.0.0.1")
 
 
@@ -58,16 +64,22 @@ class Site:
     def revoke(self, name: str, *serials: str) -> list[str]:
         with writing(self.engine) as session:
             return revoking.revoke(
-                session, TENANT, name, serials=serials or None, reason="a test", actor=SOMEBODY, now_ms=NOW_MS
+                session,
+                TENANT,
+                name,
+                serials=serials or None,
+                reason="a test",
+                actor=SOMEBODY,
+                now_ms=PAST_MS,
             )
 
     def hold(self, name: str) -> list[str]:
         with writing(self.engine) as session:
-            return revoking.hold(session, TENANT, name, reason="a test", actor=SOMEBODY, now_ms=NOW_MS)
+            return revoking.hold(session, TENANT, name, reason="a test", actor=SOMEBODY, now_ms=PAST_MS)
 
     def release(self, name: str) -> list[str]:
         with writing(self.engine) as session:
-            return revoking.release(session, TENANT, name, reason="over", actor=SOMEBODY, now_ms=NOW_MS + 5)
+            return revoking.release(session, TENANT, name, reason="over", actor=SOMEBODY, now_ms=PAST_MS + 5)
 
     def lets_in(self, identity: Identity) -> bool:
         return is_let_in(self.broker.port, identity)
@@ -264,3 +276,33 @@ def test_every_step_is_in_the_audit_and_impossible_ones_are_refused(site: Site) 
         site.revoke("gw-told", "feed")
     with pytest.raises(NotFound, match="no device"):
         site.hold("gw-nobody")
+
+
+def test_an_order_that_is_not_obeyed_in_time_is_told_and_so_is_that_it_is_over(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def codes() -> set[str]:
+        return {one.code for one in raised(site.engine, wall_ms())} & {"revocation.stuck"}
+
+    monkeypatch.setattr(revocation, "OBEYED_S", 0.2)
+    monkeypatch.setattr(revocation, "AGAIN_S", 0.0)
+    site.device("gw-stuck")
+    site.revoke("gw-stuck")
+    unit = guard.Guard(site.engine, replace(site.config, embedded=False))
+    unit.round()
+    assert codes() == {"revocation.stuck"}
+    assert tell_to_reload(site.config)
+    monkeypatch.setattr(revocation, "OBEYED_S", 3.0)
+    unit.round()
+    assert codes() == set()
+
+
+def test_an_authority_that_cannot_be_used_is_told_even_with_nothing_to_do(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A list that is never renewed ends, and then nobody gets in."""
+    monkeypatch.setattr(guard, "OVERDUE_MS", 0)
+    unit = guard.Guard(site.engine, replace(site.config, data=tmp_path))
+    unit.round()
+    (code,) = [one for one in raised(site.engine, wall_ms()) if one.code == "revocation.stuck"]
+    assert str(tmp_path) in code.detail
