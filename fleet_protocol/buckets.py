@@ -15,13 +15,17 @@ class TokenBucket:
         self._tokens = burst
         self._at_s = now_s
 
-    def take(self, now_s: float) -> bool:
-        """Take one token; False where there is none."""
+    def take(self, now_s: float, amount: float = 1.0) -> bool:
+        """Take ``amount`` tokens; False, and none are taken, where there are not so many."""
         self._refill(now_s)
-        if self._tokens < 1.0:
+        if self._tokens < amount:
             return False
-        self._tokens -= 1.0
+        self._tokens -= amount
         return True
+
+    def give_back(self, amount: float) -> None:
+        """Put ``amount`` tokens back that were taken for nothing."""
+        self._tokens += amount
 
     def is_full(self, now_s: float) -> bool:
         """Whether it is as good as a new one, and need not be remembered."""
@@ -29,5 +33,8 @@ class TokenBucket:
         return self._tokens >= self._burst
 
     def _refill(self, now_s: float) -> None:
-        self._tokens = min(self._burst, self._tokens + max(0.0, now_s - self._at_s) * self._per_s)
-        self._at_s = max(self._at_s, now_s)
+        passed_s = now_s - self._at_s
+        if passed_s <= 0.0:
+            return
+        self._tokens = min(self._burst, self._tokens + passed_s * self._per_s)
+        self._at_s = now_s

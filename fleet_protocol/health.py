@@ -242,11 +242,32 @@ _CODES: Final = (
         ),
     ),
     HealthCode(
+        "device.held",
+        Severity.WARNING,
+        mark("Device is held"),
+        mark("Somebody keeps it out: neither broker nor server lets it in; it keeps what it measures."),
+        mark("Look into why; then let it in again with 'fleet device release', or revoke it."),
+    ),
+    HealthCode(
+        "device.flooding",
+        Severity.CRITICAL,
+        mark("Device floods the server"),
+        mark(
+            "It sent far more than a device can have to tell, and went on; it was cut off and is kept out. "
+            "What was beyond its limits was not stored."
+        ),
+        mark(
+            "Look for a foreign client with its certificate, or a faulty agent; then let it in again with "
+            "'fleet device release', or revoke it."
+        ),
+    ),
+    HealthCode(
         "device.silent",
         Severity.WARNING,
         mark("Device is silent"),
         mark("The device's connection is gone and nothing has been heard for longer than it should take."),
         mark("Check power and coverage at the site."),
+        depends_on=("device.held", "device.flooding"),
     ),
     HealthCode(
         "update.refused",
@@ -332,6 +353,30 @@ _CODES: Final = (
         mark("Rollouts stand still"),
         mark("The process that moves rollouts on is not running; devices keep what they have."),
         mark("Look at the server's log; it is started again by itself."),
+    ),
+    HealthCode(
+        "guard.down",
+        Severity.CRITICAL,
+        mark("Nobody guards the broker"),
+        mark(
+            "The process that makes the broker obey revocations is not running; whoever is revoked now stays "
+            "connected."
+        ),
+        mark("Look at the server's log; it is started again by itself."),
+    ),
+    HealthCode(
+        "revocation.stuck",
+        Severity.CRITICAL,
+        mark("Revocations are not enforced"),
+        mark(
+            "The broker does not know the newest list of the revoked, or it cannot be made: who is revoked "
+            "may still get in, and a list that is never renewed ends."
+        ),
+        mark(
+            "Read the detail and the log of the guard. An outside broker has to fetch the list from "
+            "/v1/device/crl."
+        ),
+        depends_on=("broker.down", "database.down"),
     ),
     HealthCode(
         "escalation.down",

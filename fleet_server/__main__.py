@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("ingest", _ingest, _("store what devices send (started by serve)")),
         ("watch", _watch, _("watch the broker (started by serve)")),
+        ("guard", _guard, _("make the broker obey revocations (started by serve)")),
         ("rollouts", _rollouts, _("move rollouts on (started by serve)")),
         ("escalation", _escalation, _("answer what devices ask (started by serve)")),
         ("api", _api, _("answer over HTTP (started by serve)")),
@@ -50,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         if name in {"api", "device"}:
             command.add_argument("--descriptor", type=int, required=True, help=_("the inherited socket"))
     add_authority(commands.add_parser("authority", help=_("the fleet's certificate authority and its keys")))
+    access = commands.add_parser("broker-acl", help=_("print the access list for a broker of your own"))
+    access.add_argument("--for", dest="broker", choices=("mosquitto", "emqx"), required=True)
+    access.set_defaults(run=_broker_acl)
     openapi = commands.add_parser("openapi", help=_("print the API's description"))
     openapi.set_defaults(run=_openapi)
     return parser
@@ -97,7 +101,18 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument(
         "--certificate-days", type=int, metavar="N", help=_("how long devices' certificates last; default 30")
     )
+    _add_limits(serve)
     _add_escalation(serve)
+
+
+def _add_limits(serve: argparse.ArgumentParser) -> None:
+    for option, text in (
+        ("--device-messages-per-s", _("of one device, steadily; default 100")),
+        ("--device-bytes-per-s", _("of one device, steadily; default 1048576")),
+        ("--device-backlog-messages", _("of one device at once, after it was away; default 2000000")),
+        ("--device-backlog-bytes", _("of one device at once, after it was away; default 2147483648")),
+    ):
+        serve.add_argument(option, type=float, metavar="N", help=text)
 
 
 def _add_api_tls(serve: argparse.ArgumentParser) -> None:
@@ -157,6 +172,12 @@ def _watch(options: argparse.Namespace) -> None:
     run(load(options.data))
 
 
+def _guard(options: argparse.Namespace) -> None:
+    from fleet_server.guard import run
+
+    run(load(options.data))
+
+
 def _rollouts(options: argparse.Namespace) -> None:
     from fleet_server.updates.rollout_loop import run
 
@@ -179,6 +200,13 @@ def _device(options: argparse.Namespace) -> None:
     from fleet_server.updates.listener import run
 
     run(load(options.data), options.descriptor)
+
+
+def _broker_acl(options: argparse.Namespace) -> None:
+    from fleet_server.link import emqx, mosquitto
+
+    access = {"mosquitto": mosquitto.render_access, "emqx": emqx.render_access}
+    print(access[options.broker](), end="")  # noqa: T201 - it is a command's output
 
 
 def _openapi(_options: argparse.Namespace) -> None:

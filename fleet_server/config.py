@@ -47,7 +47,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``central_model`` is the folder of the model that answers devices' questions, empty for none;
     ``inference_url`` the server that runs it, empty for this one's own process. What devices may
     ask an hour is bounded for each of them and for all of a tenant together. Their certificates last
-    ``certificate_days``.
+    ``certificate_days``. A device's messages are taken at the steady rates ``device_messages_per_s`` and
+    ``device_bytes_per_s``, and beside them up to ``device_backlog_messages`` and ``device_backlog_bytes`` at
+    once: two of the largest spools that a firmware profile gives, and 23 days at a message a second.
     """
 
     database_url: str = EMBEDDED
@@ -65,6 +67,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_questions_per_hour: float = 3600.0
     tenant_questions_per_hour: float = 36_000.0
     certificate_days: int = DEVICE_DAYS
+    device_messages_per_s: float = 100.0
+    device_bytes_per_s: float = 1_048_576.0
+    device_backlog_messages: float = 2_000_000.0
+    device_backlog_bytes: float = 2_147_483_648.0
 
 
 class Tls(NamedTuple):
@@ -100,6 +106,10 @@ class ServerConfig:
     device_questions_per_hour: float
     tenant_questions_per_hour: float
     certificate_days: int
+    device_messages_per_s: float
+    device_bytes_per_s: float
+    device_backlog_messages: float
+    device_backlog_bytes: float
 
     @property
     def authority(self) -> Path:
@@ -221,6 +231,10 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         device_questions_per_hour=_budget(settings.device_questions_per_hour),
         tenant_questions_per_hour=_budget(settings.tenant_questions_per_hour),
         certificate_days=_days(settings.certificate_days),
+        device_messages_per_s=_rate(settings.device_messages_per_s),
+        device_bytes_per_s=_rate(settings.device_bytes_per_s),
+        device_backlog_messages=_rate(settings.device_backlog_messages),
+        device_backlog_bytes=_rate(settings.device_backlog_bytes),
     )
 
 
@@ -280,6 +294,12 @@ def _budget(per_hour: float) -> float:
     if not 0.0 < per_hour < math.inf:
         raise ConfigError(_("{number} is no number of questions an hour").format(number=per_hour))
     return per_hour
+
+
+def _rate(limit: float) -> float:
+    if not 0.0 < limit < math.inf:
+        raise ConfigError(_("{number} is no limit of what a device may send").format(number=limit))
+    return limit
 
 
 def _days(days: int) -> int:

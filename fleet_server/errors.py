@@ -13,7 +13,8 @@
     │   └── BackendLate      it did not answer before the deadline
     ├── RegistryError    a device that cannot be added or found
     │   ├── NotFound
-    │   └── Conflict
+    │   ├── Conflict
+    │   └── RevocationConflict   it is not in the state that is to be changed
     ├── UpdatesError     signed updates that cannot be published or given
     │   ├── Refused      metadata or an artifact that is not as it has to be
     │   ├── Stale        not the next version of what is there
@@ -74,6 +75,10 @@ class NotFound(RegistryError):  # noqa: N818 - it is the name people search for
 
 class Conflict(RegistryError):  # noqa: N818
     """It is there already, and different."""
+
+
+class RevocationConflict(RegistryError):  # noqa: N818
+    """What a device may prove with is not in the state that is to be changed."""
 
 
 class UpdatesError(ServerError):

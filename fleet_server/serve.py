@@ -36,6 +36,7 @@ from fleet_server.database.service import keep_codes
 from fleet_server.devices.certificates import all_revoked
 from fleet_server.errors import ConfigError, StoreError
 from fleet_server.files import make_folder, write_durably
+from fleet_server.guard import GUARD
 from fleet_server.health import has_started
 from fleet_server.link import authority_health, mosquitto
 from fleet_server.link.authority import API_NAME, UPDATES_NAME, open_authority
@@ -140,6 +141,7 @@ def _start(
     began_ms = wall_ms()
     supervisor.start(_service_program(config, "ingest"))
     supervisor.start(_service_program(config, "watch"))
+    supervisor.start(_service_program(config, "guard"))
     supervisor.start(_service_program(config, "api", people.fileno()))
     supervisor.start(_service_program(config, "device", devices.fileno()))
     supervisor.start(_service_program(config, "rollouts"))
@@ -147,7 +149,8 @@ def _start(
     engine = open_engine(config.database_url)
     try:
         # With an outside broker that is away, ingest waits for it; the watch says so.
-        for name in mosquitto.SERVICES if config.embedded else (mosquitto.WATCH, mosquitto.ROLLOUTS):
+        speaking = mosquitto.SERVICES if config.embedded else (mosquitto.WATCH, mosquitto.ROLLOUTS)
+        for name in (*speaking, GUARD):
             supervisor.wait_until(partial(has_started, engine, name, began_ms), SERVICES_READY_S, name)
     finally:
         engine.dispose()

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from fleet_console.commands import rollout_text
+from fleet_console.commands.confirming import confirm_by_typing
 from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.commands.rollout_watch import watch
@@ -181,14 +182,7 @@ def _confirm(identity: str, rollout: Any) -> None:
     """Have the rollout's id typed: what ends cannot be resumed."""
     typer.echo(rollout_text.headline(rollout), err=True)
     question = _("It cannot be resumed afterwards. Type {id} to abort it").format(id=identity)
-    try:
-        answer = typer.prompt(question, default="", show_default=False, err=True)
-    except typer.Abort:
-        answer = ""
-    if answer.strip() != identity:
-        raise ConsoleError(
-            _("nothing was changed; confirm by typing {id}, or give --yes").format(id=identity)
-        )
+    confirm_by_typing(identity, question)
 
 
 def _what(model: str | None, policy: str | None) -> tuple[str, str]:

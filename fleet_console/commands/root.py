@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from fleet_console import tables
-from fleet_console.commands import calibrating, enrolling, keys, opening, publishing, rollouts
+from fleet_console.commands import calibrating, enrolling, keys, opening, publishing, revoking, rollouts
 from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.errors import ConsoleError, UsageError
@@ -40,6 +40,7 @@ app.command("unassign", help=_("Let one device be given nothing of a name any mo
 app.add_typer(rollouts.group_app, name="group")
 app.add_typer(rollouts.rollout_app, name="rollout")
 opening.register(app)
+revoking.register(device_app)
 app.add_typer(calibrating.app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The device's id."))]

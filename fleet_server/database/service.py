@@ -23,6 +23,7 @@ _SILENT: Final = {
     "ingest.down": INGEST_PREFIX,
     "rollouts.down": f"{SERVICE_PREFIX}rollouts",
     "escalation.down": f"{SERVICE_PREFIX}escalation",
+    "guard.down": f"{SERVICE_PREFIX}guard",
 }
 """The code that tells of a service's silence, and how its connections are named."""
 

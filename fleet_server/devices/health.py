@@ -30,7 +30,10 @@ class DeviceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What the centre knows of a device; times in ms since 1970 by the server's clock."""
+    """What the centre knows of a device; times in ms since 1970 by the server's clock.
+
+    ``held`` is why it is kept out, with the code and the time; None for one that is not.
+    """
 
     heard_ms: int | None
     is_online: bool
@@ -38,6 +41,7 @@ class Signs:
     refused: int = 0
     refused_ms: int | None = None
     refused_reason: str = ""
+    held: HealthReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ def health_of(signs: Signs, now_ms: int) -> list[HealthItem]:
         reports.append(
             HealthReport(code="message.refused", since_wall_ms=signs.refused_ms, detail=detail[:200])
         )
+    if signs.held is not None:
+        reports.append(signs.held)
     return describe(reports)
 
 

@@ -18,7 +18,16 @@ from fleet_protocol.messages import HealthReport
 from fleet_protocol.texts import _
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
-from fleet_server.database.models import Certificate, Device, Presence, RefusalCount, Site, Twin, TwinHalf
+from fleet_server.database.models import (
+    Certificate,
+    Device,
+    Hold,
+    Presence,
+    RefusalCount,
+    Site,
+    Twin,
+    TwinHalf,
+)
 from fleet_server.devices.certificates import certificate_row, knows_key
 from fleet_server.devices.health import HealthItem, Signs, health_of, state_of
 from fleet_server.errors import Conflict, NotFound
@@ -153,7 +162,7 @@ def _summaries(session: Session, tenant: str, devices: Sequence[Device]) -> list
 
 
 def _signs(session: Session, tenant: str, names: Sequence[str]) -> dict[str, Signs]:
-    """What the database knows of each of ``names``, in three questions for all of them."""
+    """What the database knows of each of ``names``, in four questions for all of them."""
     heard = {
         row.device: row.heard_ms
         for row in session.exec(
@@ -174,11 +183,19 @@ def _signs(session: Session, tenant: str, names: Sequence[str]) -> dict[str, Sig
             select(RefusalCount).where(RefusalCount.tenant == tenant, col(RefusalCount.device).in_(names))
         )
     }
-    return {name: _sign(name, heard.get(name), twins, refusals.get(name)) for name in names}
+    holds = {
+        row.device: HealthReport(code=row.code, since_wall_ms=row.since_ms, detail=row.reason)
+        for row in session.exec(select(Hold).where(Hold.tenant == tenant, col(Hold.device).in_(names)))
+    }
+    return {name: _sign(name, heard.get(name), twins, refusals.get(name), holds.get(name)) for name in names}
 
 
 def _sign(
-    name: str, heard_ms: int | None, twins: dict[tuple[str, str], str], refusal: RefusalCount | None
+    name: str,
+    heard_ms: int | None,
+    twins: dict[tuple[str, str], str],
+    refusal: RefusalCount | None,
+    held: HealthReport | None,
 ) -> Signs:
     status = json.loads(twins.get((name, TwinHalf.STATUS), "{}"))
     reported = json.loads(twins.get((name, TwinHalf.REPORTED), "{}"))
@@ -189,6 +206,7 @@ def _sign(
         refused=refusal.count if refusal else 0,
         refused_ms=refusal.last_ms if refusal else None,
         refused_reason=refusal.last_reason if refusal else "",
+        held=held,
     )
 
 

@@ -23,6 +23,7 @@ from fleet_server.escalation.lane import AT_ONCE, Lane, open_lane
 from fleet_server.escalation.ledger import Ledger
 from fleet_server.link.mosquitto import ESCALATION
 from fleet_server.link.mqtt import Arrival, Broker, Subscriber, Subscription
+from fleet_server.link.retained import clear_retained
 from fleet_server.telemetry.faults import unavailable
 from fleet_server.telemetry.ingest import Stop
 
@@ -71,6 +72,7 @@ class Service:
         if not self._untaken:
             self._untaken = self._subscriber.collect(BATCH, WAIT_S, 0.0)
         self._clerk.take(self._untaken)
+        clear_retained(self._subscriber, self._untaken)
         self._untaken = []
         self._clerk.move(wall_ms())
 

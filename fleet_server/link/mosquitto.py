@@ -6,7 +6,9 @@ session; every line here that differs from them says why.
 
 import os
 import pwd
+import re
 import shutil
+import signal
 import socket
 import ssl
 from pathlib import Path
@@ -50,20 +52,30 @@ Not message_size_limit: 2.0.11 then answers with a reason code that MQTT 5 does 
 ACCEPT_S: Final = 2.0
 """How long a TLS handshake with our own broker may take before it counts as not there."""
 
-_SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+PID_FILE: Final = "mosquitto.pid"
+CONFIGURATION_FILE: Final = "mosquitto.conf"
+
+SERVICE_RIGHTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     INGEST: (
         *(
             ("read", every_device(channel))
             for channel in (Channel.STATUS, Channel.REPORTED, Channel.TELEMETRY, Channel.EVENT)
         ),
         ("write", every_device(Channel.ACK)),
+        # To take away what a device left there as retained.
+        ("write", every_device(Channel.TELEMETRY)),
+        ("write", every_device(Channel.EVENT)),
     ),
     WATCH: (("read", DROPPED_TOPIC),),
     ROLLOUTS: (("write", every_device(Channel.HINT)),),
-    ESCALATION: (("read", every_device(Channel.REQUEST)), ("write", every_device(Channel.ANSWER))),
+    ESCALATION: (
+        ("read", every_device(Channel.REQUEST)),
+        ("write", every_device(Channel.REQUEST)),
+        ("write", every_device(Channel.ANSWER)),
+    ),
 }
 
-SERVICES: Final = tuple(_SERVICE_RIGHTS)
+SERVICES: Final = tuple(SERVICE_RIGHTS)
 """The connections of the server itself, each with its own certificate."""
 
 _SYSTEM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin")
@@ -97,6 +109,7 @@ def render(folder: Path, port: int, address: str | None, user: str | None) -> st
         f"persistence_location {folder / 'store'}/",
         f"autosave_interval {AUTOSAVE_S}",
         f"persistent_client_expiration {SESSION_DAYS}d",
+        f"pid_file {folder / PID_FILE}",
         "log_dest stderr",
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",
         *(f"log_type {kind}" for kind in ("error", "warning", "notice")),
@@ -107,7 +120,7 @@ def render(folder: Path, port: int, address: str | None, user: str | None) -> st
 def render_access() -> str:
     """The access list: each service what it needs, each device its own subtree, nobody else anything."""
     lines = []
-    for service, rights in _SERVICE_RIGHTS.items():
+    for service, rights in SERVICE_RIGHTS.items():
         lines += [f"user {service}", *(f"topic {right} {topic}" for right, topic in rights), ""]
     lines += [f"pattern {right} {topic}" for right, topic in device_access()]
     return "\n".join(lines) + "\n"
@@ -118,7 +131,7 @@ def write_configuration(config: ServerConfig) -> Path:
     make_folder(config.broker / "store")
     write_durably(config.broker / "access.acl", render_access().encode())
     text = render(config.broker, config.mqtt_port, _address(config), _user())
-    path = config.broker / "mosquitto.conf"
+    path = config.broker / CONFIGURATION_FILE
     write_durably(path, text.encode())
     return path
 
@@ -175,6 +188,36 @@ def accepts(config: ServerConfig) -> bool:
             return True
     except OSError:
         return False
+
+
+def tell_to_reload(config: ServerConfig) -> bool:
+    """Have the embedded broker read its lists and certificates again; False where it does not run.
+
+    A broker that is only starting is let be: it reads them anyway, and does not know the signal yet.
+    """
+    try:
+        number = int((config.broker / PID_FILE).read_text("ascii"))
+        process = os.pidfd_open(number)
+    except (OSError, ValueError):
+        return False
+    try:
+        # The number may be another process's by now; the descriptor stays with the one that is looked at.
+        if not _is_ready(Path(f"/proc/{number}"), str(config.broker / CONFIGURATION_FILE)):
+            return False
+        signal.pidfd_send_signal(process, signal.SIGHUP)
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+    return True
+
+
+def _is_ready(process: Path, configuration: str) -> bool:
+    """Whether it runs with ``configuration`` and catches the signal, which else would end it."""
+    if configuration.encode() not in (process / "cmdline").read_bytes().split(b"\0"):
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", (process / "status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 def listening_address(host: str) -> str | None:

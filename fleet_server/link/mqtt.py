@@ -392,13 +392,7 @@ class Subscriber:
             session_expiry_interval=SESSION_EXPIRY_S,
             receive_max=RECEIVE_MAX,
         )
-        connection.sendall(hello.write())
-        answer = _read_one(connection, self._received)
-        if not isinstance(answer, mqtt5.ConnAckPacket) or answer.reason_code != 0:
-            reason = answer.reason_code.name if isinstance(answer, mqtt5.ConnAckPacket) else answer
-            raise BrokerError(
-                _("the broker refuses {name}: {reason}").format(name=self._broker.name, reason=reason)
-            )
+        answer = _introduce(connection, hello, self._received)
         self._connection += 1
         self._may_fly = answer.receive_max
         self._heard = self._pinged = time.monotonic()
@@ -414,6 +408,7 @@ class Subscriber:
             mqtt5.TopicFilter(
                 one.topics,
                 max_qos=_QOS1,
+                no_local=True,  # what we say ourselves is nothing that somebody tells us
                 retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
                 if one.retained
                 else mqtt5.RetainHandling.SEND_NEVER,
@@ -440,6 +435,33 @@ class Subscriber:
         self._inbox.clear()
         self._received.clear()
         self._outgoing.clear()
+
+
+def seize(host: str, port: int, name: str, context: ssl.SSLContext) -> None:
+    """Take the session ``name`` over from whoever has it, throw it away, and leave.
+
+    Raises:
+        BrokerError: the broker refuses.
+        OSError: it cannot be reached.
+    """
+    with (
+        socket.create_connection((host, port), CONNECT_S) as raw,
+        context.wrap_socket(raw, server_hostname=host) as connection,
+    ):
+        _introduce(connection, mqtt5.ConnectPacket(name, clean_start=True), bytearray())
+        connection.sendall(mqtt5.DisconnectPacket().write())
+
+
+def _introduce(
+    connection: socket.socket, hello: mqtt5.ConnectPacket, received: bytearray
+) -> mqtt5.ConnAckPacket:
+    """Say who we are on a blocking socket; the broker's answer, where it is a good one."""
+    connection.sendall(hello.write())
+    answer = _read_one(connection, received)
+    if isinstance(answer, mqtt5.ConnAckPacket) and answer.reason_code == 0:
+        return answer
+    reason = answer.reason_code.name if isinstance(answer, mqtt5.ConnAckPacket) else answer
+    raise BrokerError(_("the broker refuses {name}: {reason}").format(name=hello.client_id, reason=reason))
 
 
 def _read_one(connection: socket.socket, received: bytearray) -> mqtt5.Packet:

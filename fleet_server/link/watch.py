@@ -8,14 +8,10 @@ import logging
 import time
 from typing import Final
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
-
 from fleet_protocol.texts import _
-from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
-from fleet_server.database.service import BEAT_S, beat, clear_code, raise_code
+from fleet_server.database.notes import Notes
 from fleet_server.link.mosquitto import DROPPED_TOPIC, WATCH
 from fleet_server.link.mqtt import Broker, Subscriber, Subscription
 
@@ -28,8 +24,6 @@ QUIET_AFTER_S: Final = 60.0
 _CODES: Final = ("broker.down", "broker.dropping")
 _WAIT_S: Final = 1.0
 _MOST: Final = 100
-
-log: Final = logging.getLogger(__name__)
 
 
 class Judgement:
@@ -75,7 +69,7 @@ def run(config: ServerConfig) -> None:
     )
     subscriber = Subscriber(broker, [Subscription(DROPPED_TOPIC, retained=True)])
     judgement = Judgement(time.monotonic())
-    notes = Notes(open_engine(config.database_url))
+    notes = Notes(open_engine(config.database_url), WATCH, _CODES)
     while True:
         arrivals = subscriber.collect(_MOST, _WAIT_S, 0.0)
         now_s = time.monotonic()
@@ -85,34 +79,3 @@ def run(config: ServerConfig) -> None:
                 judgement.see_dropped(now_s, int(arrival.payload))
         subscriber.acknowledge(arrivals)
         notes.keep(judgement.raised(now_s), now_s)
-
-
-class Notes:
-    """The watch's codes in the database, written when they change; what cannot be written waits."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._started_ms = wall_ms()
-        self._written: dict[str, str | None] = {}
-        self._beat_s = -BEAT_S
-
-    def keep(self, raised: dict[str, str], now_s: float) -> None:
-        """Bring what is written to ``raised``, and say from time to time that the watch lives."""
-        try:
-            for code in _CODES:
-                self._keep(code, raised.get(code))
-            if now_s - self._beat_s >= BEAT_S:
-                beat(self._engine, WATCH, self._started_ms, wall_ms())
-                self._beat_s = now_s
-        except SQLAlchemyError as error:
-            log.warning(_("the watch cannot write to the database: {reason}").format(reason=error))
-
-    def _keep(self, code: str, detail: str | None) -> None:
-        # A code may still be raised from an earlier run: what was never written is written too.
-        if code in self._written and self._written[code] == detail:
-            return
-        if detail is None:
-            clear_code(self._engine, code, wall_ms())
-        else:
-            raise_code(self._engine, code, wall_ms(), detail)
-        self._written[code] = detail

@@ -32,7 +32,9 @@ from fleet_server.database.service import BEAT_S, beat, clear_code, raise_code
 from fleet_server.errors import StoreError
 from fleet_server.link.mosquitto import INGEST
 from fleet_server.link.mqtt import Arrival, Broker, Subscriber, Subscription
+from fleet_server.link.retained import clear_retained
 from fleet_server.telemetry.admission import TAKEN, Judged, judge
+from fleet_server.telemetry.allowances import Allowances, Limits
 from fleet_server.telemetry.faults import unavailable
 from fleet_server.telemetry.store import Store
 from fleet_server.telemetry.transaction import Outcome
@@ -90,8 +92,11 @@ class Ingest:
     code: while one transaction is written, the next messages are received and decoded here.
     """
 
-    def __init__(self, subscriber: Subscriber, store: Store, engine: Engine, stop: Stop) -> None:
+    def __init__(
+        self, subscriber: Subscriber, store: Store, engine: Engine, limits: Limits, stop: Stop
+    ) -> None:
         self._subscriber: Final = subscriber
+        self._allowances: Final = Allowances(limits)
         self._store: Final = store
         self._stop: Final = stop
         self._chores: Final = _Chores(engine)
@@ -108,7 +113,7 @@ class Ingest:
     def _step(self) -> None:
         """Take in what has come, while what came before is being written."""
         arrivals = self._subscriber.collect(BATCH, wait_s=1.0, linger_s=LINGER_S)
-        judged = judge(arrivals)
+        judged = self._allowances.within(judge(arrivals), time.monotonic())
         if self._pending is not None and (arrivals or self._pending.future.done()):
             self._finish()
         if self._pending is None and self._subscriber.is_connected:
@@ -130,6 +135,7 @@ class Ingest:
         outcome = self._outcome(judged, future)
         if outcome is not None:
             self._subscriber.acknowledge(arrivals)
+            clear_retained(self._subscriber, (one.arrival for one in judged.refused))
             for device, marks in outcome.marks.items():
                 self._subscriber.publish(topic(device, Channel.ACK), encode(Ack(marks=marks)), ACK_EXPIRY_S)
 
@@ -221,7 +227,13 @@ def run(config: ServerConfig) -> None:
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.ask)
-    with running(broker, config.database_url, stop) as ingest:
+    limits = Limits(
+        config.device_messages_per_s,
+        config.device_bytes_per_s,
+        config.device_backlog_messages,
+        config.device_backlog_bytes,
+    )
+    with running(broker, config.database_url, limits, stop) as ingest:
         ingest.run()
 
 
@@ -233,13 +245,13 @@ def tune_interpreter() -> None:
 
 
 @contextmanager
-def running(broker: Broker, database_url: str, stop: Stop) -> Iterator[Ingest]:
+def running(broker: Broker, database_url: str, limits: Limits, stop: Stop) -> Iterator[Ingest]:
     """An ingest with its connections, closed in order."""
     engine = open_engine(database_url)
     store = Store(engine)
     subscriber = Subscriber(broker, subscriptions())
     try:
-        yield Ingest(subscriber, store, engine, stop)
+        yield Ingest(subscriber, store, engine, limits, stop)
     finally:
         subscriber.close()
         store.close()

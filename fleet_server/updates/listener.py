@@ -1,4 +1,4 @@
-"""The HTTPS listener that devices fetch updates from: files that verify themselves, and nothing else.
+"""The HTTPS listener for devices: updates, which verify themselves, and the lists of the revoked.
 
 A process of its own with a certificate of the fleet's authority. Callers are not asked who they are:
 everything here is signed and public. What is large can be fetched in parts and gone on with, as
@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 import socket
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -23,6 +24,7 @@ from starlette.routing import Route
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import NotFound, ServerError
+from fleet_server.link.crl_routes import crl_routes
 from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
 from fleet_server.updates.office import PREFIX, Office, open_office
 from fleet_signing.metadata import now
@@ -42,10 +44,11 @@ _ASK_AGAIN: Final = "no-cache"
 log: Final = logging.getLogger(__name__)
 
 
-def create_device_app(office: Office) -> Starlette:
-    """What devices are answered with."""
+def create_device_app(office: Office, others: Iterable[Route]) -> Starlette:
+    """What devices are answered with: updates, and what ``others`` give."""
     app = Starlette(
         routes=[
+            *others,
             Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
             Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
             Route(f"{PREFIX}/director/{{device}}/metadata/{{name}}", _director_metadata),
@@ -62,7 +65,7 @@ def run(config: ServerConfig, descriptor: int) -> None:
     folder = config.device_certificate
     server = uvicorn.Server(
         uvicorn.Config(
-            create_device_app(office),
+            create_device_app(office, crl_routes(config.broker)),
             http=BoundedProtocol,
             ws="none",
             access_log=False,

@@ -203,7 +203,7 @@ def test_a_last_will_on_anothers_topic(broker: FleetBroker, subject: str, *, is_
     liar = broker.device("gw-liar")
     with (
         connected(broker.port, broker.service(INGEST)) as ingest,
-        connected(broker.port, liar, will=topic(subject, Channel.STATUS)) as device,
+        connected(broker.port, liar, will=(topic(subject, Channel.STATUS), LAST_WORDS)) as device,
     ):
         ingest.subscribe(every_device(Channel.STATUS))
         ingest.subscribe(every_device(Channel.EVENT))

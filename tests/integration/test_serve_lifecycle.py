@@ -13,7 +13,7 @@ from tests.support.fleet_broker import Identity, connected
 from tests.support.fleet_server import ServerProcess, add, batch, deliver
 from tests.support.waiting import wait_until
 
-CHILDREN = {"mosquitto", "ingest", "watch", "rollouts", "escalation", "api", "device"}
+CHILDREN = {"mosquitto", "ingest", "watch", "rollouts", "escalation", "guard", "api", "device"}
 
 
 @pytest.fixture(scope="module")

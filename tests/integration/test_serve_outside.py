@@ -41,7 +41,8 @@ def test_an_outside_broker_is_missed_found_and_seen_dropping(tmp_path: Path) -> 
     server = ServerProcess(tmp_path / "data", "--mqtt-url", f"mqtts://localhost:{port}")
     try:
         server.start()
-        assert set(server.children()) == {"ingest", "watch", "rollouts", "escalation", "api", "device"}
+        children = {"ingest", "watch", "rollouts", "escalation", "guard", "api", "device"}
+        assert set(server.children()) == children
         assert server.endpoints["mqtt_port"] == port
         wait_until(lambda: "broker.down" in server.codes(), "the broker is missed")
         with outside_broker(server.data):

@@ -21,6 +21,7 @@ from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
 from fleet_server.database.service import beat
+from fleet_server.guard import GUARD
 from fleet_server.link.authority import open_authority
 from fleet_server.link.mosquitto import ESCALATION, INGEST, ROLLOUTS
 from fleet_server.updates.office import provide_keys
@@ -35,7 +36,7 @@ def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
     upgrade(engine)
     provide_token(engine, config.token, config.tenant)
     provide_keys(config)
-    for service in (INGEST, ROLLOUTS, ESCALATION):
+    for service in (INGEST, ROLLOUTS, ESCALATION, GUARD):
         beat(engine, service, now_ms(), now_ms())
     return engine, config
 

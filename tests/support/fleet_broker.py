@@ -182,7 +182,7 @@ def connected(
     client_id: str | None = None,
     *,
     user: str | None = None,
-    will: str | None = None,
+    will: tuple[str, bytes] | None = None,
     session_s: int = 0,
     is_stuck: bool = False,
 ) -> Iterator[MqttClient]:
@@ -201,7 +201,7 @@ def connected(
     if user is not None:
         client.username_pw_set(user, "")
     if will is not None:
-        client.will_set(will, LAST_WORDS, qos=1)
+        client.will_set(*will, qos=1)
     mine = MqttClient(client)
     client.on_connect, client.on_disconnect = mine.on_connect, mine.on_disconnect
     client.on_publish = client.on_subscribe = mine.on_answer

@@ -15,6 +15,7 @@ from fleet_protocol.messages import Severity
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Event, IngestCursor
 from fleet_server.database.service import SILENT_MS, beat
+from fleet_server.guard import GUARD
 from fleet_server.link.mosquitto import ESCALATION, INGEST, ROLLOUTS
 from tests.support.centre import answering, make_centre, now_ms
 from tests.support.fleet_server import fleet
@@ -139,7 +140,7 @@ def test_a_well_server_is_exit_0_and_one_with_something_critical_1(place: Place)
     done = fleet("health", *place[1])
     assert done.returncode == 1
     assert "CRITICAL  ingest.down" in done.stdout
-    for service in (INGEST, ROLLOUTS, ESCALATION):
+    for service in (INGEST, ROLLOUTS, ESCALATION, GUARD):
         beat(place[0], service, 1, now_ms())
     done = fleet("health", *place[1])
     assert (done.returncode, done.stdout) == (0, "The server is well.\n")

@@ -64,10 +64,14 @@ def test_services_are_named_and_limited() -> None:
     blocks = {block.split("\n")[0]: block for block in text.split("\n\n") if block.startswith("user")}
     ingest = blocks[f"user {INGEST}"]
     assert f"topic read {every_device(Channel.TELEMETRY)}" in ingest
-    assert ingest.count("topic write") == 1
+    written = (Channel.ACK, Channel.TELEMETRY, Channel.EVENT)
+    assert [line for line in ingest.split("\n") if line.startswith("topic write")] == [
+        f"topic write {every_device(channel)}" for channel in written
+    ]
     escalation = [line for line in blocks[f"user {ESCALATION}"].split("\n")[1:] if line]
     assert escalation == [
         f"topic read {every_device(Channel.REQUEST)}",
+        f"topic write {every_device(Channel.REQUEST)}",
         f"topic write {every_device(Channel.ANSWER)}",
     ]
     assert "#" not in text

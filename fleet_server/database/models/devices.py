@@ -1,11 +1,14 @@
 """Who owns, where it stands, what stands there, what it may prove with, and what it says of itself."""
 
 from enum import StrEnum
+from typing import Final
 
-from sqlalchemy import ForeignKeyConstraint, Text, UniqueConstraint
+from sqlalchemy import ForeignKeyConstraint, Index, Text, UniqueConstraint, text
 from sqlmodel import Field
 
 from fleet_server.database.models.base import Model, integer, of_device
+
+_UNENFORCED: Final = text("revoked_reason <> '' AND enforced_ms IS NULL")
 
 
 class Tenant(Model, table=True):
@@ -70,10 +73,16 @@ class Certificate(Model, table=True):
     ``key_sha256`` is the digest of its public key (SubjectPublicKeyInfo), ``issuer`` the key
     identifier of the authority that signed it, ``trust_sha256`` the digest of the trusted roots that
     were handed out with it. ``revoked_reason`` is a reason of RFC 5280, ``enforced_ms`` when the
-    broker was made to obey the revocation.
+    broker was made to obey the revocation. One that is taken back has no ``revoked_ms`` any more, and
+    the reason ``removeFromCRL`` until the broker obeys that.
     """
 
-    __table_args__ = (of_device(),)
+    __table_args__ = (
+        of_device(),
+        # What the broker does not obey yet: few rows or none, and asked for all the time.
+        Index("ix_certificate_unenforced", "tenant", "serial", sqlite_where=_UNENFORCED,
+              postgresql_where=_UNENFORCED),
+    )  # fmt: skip
 
     tenant: str = Field(primary_key=True, max_length=63)
     serial: str = Field(primary_key=True, max_length=40)
@@ -88,6 +97,21 @@ class Certificate(Model, table=True):
     revoked_ms: int | None = integer(default=None)
     revoked_reason: str = Field(default="", max_length=32)
     enforced_ms: int | None = integer(default=None)
+
+
+class Hold(Model, table=True):
+    """A device that is kept out until somebody lets it in again.
+
+    ``code`` is the health code that tells why; ``reason`` says it in words.
+    """
+
+    __table_args__ = (of_device(),)
+
+    tenant: str = Field(primary_key=True, max_length=63)
+    device: str = Field(primary_key=True, max_length=63)
+    since_ms: int = integer()
+    code: str = Field(max_length=64)
+    reason: str = Field(max_length=200)
 
 
 class Enrollment(Model, table=True):

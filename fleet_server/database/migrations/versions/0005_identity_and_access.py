@@ -15,6 +15,7 @@ depends_on = None
 _PERSON = ("password", "subject", "failed_logins", "locked_until_ms")
 _TOKEN = ("kind", "role", "site", "tag")
 _CERTIFICATE = ("key_sha256", "issuer", "trust_sha256", "revoked_reason", "enforced_ms")
+_UNENFORCED = sa.text("revoked_reason <> '' AND enforced_ms IS NULL")
 _UNUSED = ("approval", "proposal", "enrollment", "audit_record")
 
 
@@ -37,14 +38,22 @@ def upgrade() -> None:
         sa.Column("enforced_ms", sa.BigInteger(), nullable=True),
     )
     op.create_index(op.f("ix_certificate_key_sha256"), "certificate", ["key_sha256"])
+    op.create_index(
+        op.f("ix_certificate_unenforced"),
+        "certificate",
+        ["tenant", "serial"],
+        sqlite_where=_UNENFORCED,
+        postgresql_where=_UNENFORCED,
+    )
     _devices()
     _decisions()
     _audit()
 
 
 def downgrade() -> None:
-    for table in ("claim", "factory_batch", "device_tag", "approval_rule", *_UNUSED):
+    for table in ("claim", "factory_batch", "hold", "device_tag", "approval_rule", *_UNUSED):
         op.drop_table(table)
+    op.drop_index(op.f("ix_certificate_unenforced"), "certificate")
     op.drop_index(op.f("ix_certificate_key_sha256"), "certificate")
     op.drop_index(op.f("ix_person_tenant_subject"), "person")
     for table, columns in (("certificate", _CERTIFICATE), ("token", _TOKEN), ("person", _PERSON)):
@@ -60,6 +69,14 @@ def _devices() -> None:
         *_texts(tenant=63, device=63, tag=63),
         _refers("device_tag", ["tenant", "device"], "device", ["tenant", "id"]),
         sa.PrimaryKeyConstraint("tenant", "device", "tag", name=op.f("pk_device_tag")),
+    )
+    op.create_table(
+        "hold",
+        *_texts(tenant=63, device=63),
+        _number("since_ms"),
+        *_texts(code=64, reason=200),
+        _refers("hold", ["tenant", "device"], "device", ["tenant", "id"]),
+        sa.PrimaryKeyConstraint("tenant", "device", name=op.f("pk_hold")),
     )
     op.create_table(
         "enrollment",
