@@ -14,6 +14,7 @@
     ├── RegistryError    a device that cannot be added or found
     │   ├── NotFound
     │   └── Conflict
+    ├── DeviceRefused    a device that is not given what it asks for over HTTPS
     ├── UpdatesError     signed updates that cannot be published or given
     │   ├── Refused      metadata or an artifact that is not as it has to be
     │   ├── Stale        not the next version of what is there
@@ -74,6 +75,20 @@ class NotFound(RegistryError):  # noqa: N818 - it is the name people search for
 
 class Conflict(RegistryError):  # noqa: N818
     """It is there already, and different."""
+
+
+class DeviceRefused(ServerError):  # noqa: N818 - what happened to it
+    """A device is not given what it asks for over HTTPS.
+
+    ``status`` is HTTP's, ``code`` is OAuth's (RFC 6749, RFC 6750) where it has one; the message says what
+    is wrong, and ``next_step`` what to do.
+    """
+
+    def __init__(self, status: int, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.next_step = next_step
 
 
 class UpdatesError(ServerError):

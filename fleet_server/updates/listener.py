@@ -1,8 +1,8 @@
-"""The HTTPS listener that devices fetch updates from: files that verify themselves, and nothing else.
+"""The HTTPS listener that devices ask: for updates, which verify themselves, and for their certificates.
 
-A process of its own with a certificate of the fleet's authority. Callers are not asked who they are:
-everything here is signed and public. What is large can be fetched in parts and gone on with, as
-long as it is the same (``Range``, ``If-Range``, ``ETag``).
+A process of its own with a certificate of the fleet's authority. The image repository is signed and
+public; what the director orders is given to its device alone. What is large can be fetched in parts and
+gone on with, as long as it is the same (``Range``, ``If-Range``, ``ETag``).
 """
 
 import hashlib
@@ -20,9 +20,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from fleet_protocol.texts import _
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
-from fleet_server.errors import NotFound, ServerError
+from fleet_server.errors import DeviceRefused, NotFound, ServerError
+from fleet_server.link import device_routes, renewal
+from fleet_server.link.device_routes import answer_refused, device_of
+from fleet_server.link.device_tokens import TokenDesk
+from fleet_server.link.renewal import RenewalDesk
 from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
 from fleet_server.updates.office import PREFIX, Office, open_office
 from fleet_signing.metadata import now
@@ -42,27 +47,34 @@ _ASK_AGAIN: Final = "no-cache"
 log: Final = logging.getLogger(__name__)
 
 
-def create_device_app(office: Office) -> Starlette:
+def create_device_app(office: Office, desk: TokenDesk, renewals: RenewalDesk) -> Starlette:
     """What devices are answered with."""
     app = Starlette(
         routes=[
+            *device_routes.ROUTES,
+            *renewal.ROUTES,
             Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
             Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
             Route(f"{PREFIX}/director/{{device}}/metadata/{{name}}", _director_metadata),
         ],
-        exception_handlers={ServerError: _on_error, SQLAlchemyError: _on_error},
+        exception_handlers={
+            DeviceRefused: answer_refused,
+            ServerError: _on_error,
+            SQLAlchemyError: _on_error,
+        },
     )
-    app.state.office = office
+    app.state.office, app.state.desk, app.state.renewals = office, desk, renewals
     return app
 
 
 def run(config: ServerConfig, descriptor: int) -> None:
     """Answer on the inherited socket ``descriptor`` until SIGTERM."""
-    office = open_office(open_engine(config.database_url), config)
+    engine = open_engine(config.database_url)
+    office = open_office(engine, config)
     folder = config.device_certificate
     server = uvicorn.Server(
         uvicorn.Config(
-            create_device_app(office),
+            create_device_app(office, TokenDesk(engine, config), RenewalDesk(engine, config)),
             http=BoundedProtocol,
             ws="none",
             access_log=False,
@@ -113,6 +125,13 @@ def _read_image(office: Office, name: str, request: Request) -> Response:
 
 
 def _read_director(office: Office, device: str, name: str, request: Request) -> Response:
+    if device_of(request).device != device:
+        raise DeviceRefused(
+            HTTPStatus.FORBIDDEN,
+            "access_denied",
+            _("what the director orders is given to its own device alone"),
+            _("Compare the device id with the certificate's name."),
+        )
     if _METADATA.match(name) is None:
         return _nothing()
     if _ROOT.match(name):
@@ -138,7 +157,7 @@ def _nothing() -> Response:
 def _on_error(_request: Request, error: Exception) -> Response:
     if isinstance(error, NotFound):
         return _nothing()
-    log.error("an update cannot be given: %s", error)
+    log.error("a device cannot be answered: %s", error)
     return PlainTextResponse("not now\n", HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "60"})
 
 
