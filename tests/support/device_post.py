@@ -1,6 +1,7 @@
 """A device of a real server as its HTTPS listener sees it: what it signs, what it asks, how old it is."""
 
 import datetime as dt
+import json
 import secrets
 import ssl
 import time
@@ -82,7 +83,9 @@ class DevicePost:
         return {name: value for name, value in (claims | changes).items() if value is not None}
 
     def assertion(self, **changes: Any) -> str:
-        return jwt.encode(self.claims(**changes), self.key, "ES256", headers={"kid": self.serial})
+        # Signed as bytes: the library does not let nonsense be signed as claims.
+        content = json.dumps(self.claims(**changes)).encode()
+        return jwt.api_jws.encode(content, self.key, "ES256", headers={"kid": self.serial})
 
     def ask_token(self, assertion: str) -> httpx.Response:
         with self.https() as client:
