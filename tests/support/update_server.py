@@ -23,7 +23,7 @@ class UpdateServer:
     ``cuts``: after how many bytes of a body the connection is cut, answer by answer, for bodies of at
     least ``cut_from`` bytes. ``longer``: bytes sent beyond the file. ``asked``: every request so far.
     Tokens are given to whoever asks; ``proved``: what was signed for each. ``private``: nothing of the
-    director is given without one.
+    director is given without one. ``shown``: every path with what was shown for it.
     """
 
     def __init__(self, credentials: Credentials, files: Mapping[str, bytes]) -> None:
@@ -37,6 +37,7 @@ class UpdateServer:
         self.connections = 0
         self.proved: list[str] = []
         self.private = False
+        self.shown: list[tuple[str, str]] = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(credentials.certificate, credentials.key)
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -123,8 +124,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _may_see(self, path: str) -> bool:
         served = self.served
-        shown = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        return shown or not (served.private and path.startswith("director/"))
+        token = self.headers.get("Authorization", "")
+        served.shown.append((path, token))
+        return token == f"Bearer {TOKEN}" or not (served.private and path.startswith("director/"))
 
     def _start(self, etag: str, size: int) -> int:
         asked = self.headers.get("Range", "")
