@@ -16,6 +16,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from fleet_server.database.engine import open_engine
+from fleet_server.errors import DeviceRefused
+from fleet_server.link.device_tokens import TokenDesk
 from tests.support.device_post import DAY, GRANT, DevicePost, make_request
 from tests.support.fleet_server import ServerProcess, add
 from tests.support.waiting import wait_until
@@ -217,23 +220,29 @@ def test_what_is_no_request_is_told_so(shared: DevicePost, form: dict[str, Any],
         assert client.post("/v1/device/token", content=b"\xff\xfe").json()["error"] == "invalid_request"
 
 
-def test_who_is_there_cannot_be_told_by_words_or_by_time(shared: DevicePost, server: ServerProcess) -> None:
-    """A stranger's number, and a known one with a wrong signature: one answer, and as long a wait."""
+def test_who_is_there_cannot_be_told_by_words_or_by_time(shared: DevicePost) -> None:
+    """A stranger's number, and a known one with a wrong signature: one answer, after as much work.
+
+    The work is measured where it is done: over a network it is lost in the noise.
+    """
     thief = ec.generate_private_key(ec.SECP256R1())
-    waits: dict[str, list[float]] = {shared.serial: [], "abcdef0123456789": []}
-    with shared.https() as client:
-        nonce = shared.nonce()
-        answers = set()
-        for _round in range(120):
-            for kid, times in waits.items():
-                forged = jwt.encode(shared.claims(nonce=nonce), thief, "ES256", headers={"kid": kid})
-                began = time.perf_counter()
-                answer = client.post("/v1/device/token", data={"grant_type": GRANT, "assertion": forged})
-                times.append(time.perf_counter() - began)
-                answers.add((answer.status_code, answer.text))
-    assert len(answers) == 1
-    known, unknown = (statistics.median(times) for times in waits.values())
-    assert abs(known - unknown) < 0.5 * min(known, unknown), (known, unknown)
+    claims = shared.claims()
+    forged = {
+        kid: jwt.encode(claims, thief, "ES256", headers={"kid": kid}) for kid in (shared.serial, "abcdef01")
+    }
+    assert len({shared.ask_token(each).text for each in forged.values()}) == 1
+    engine = open_engine(shared.config.database_url)
+    desk = TokenDesk(engine, shared.config)
+    work: dict[str, list[float]] = {kid: [] for kid in forged}
+    for _round in range(400):
+        for kid, assertion in forged.items():
+            began = time.thread_time()
+            with pytest.raises(DeviceRefused):
+                desk.token(assertion, "192.0.2.1")
+            work[kid].append(time.thread_time() - began)
+    engine.dispose()
+    known, unknown = (statistics.median(times) for times in work.values())
+    assert abs(known - unknown) < 0.2 * max(known, unknown), (known, unknown)
 
 
 def test_a_revoked_certificate_gets_no_token_and_its_living_one_stops(post: DevicePost) -> None:
