@@ -2,9 +2,10 @@
 
 ``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says, without network,
 what would keep it from running; ``edge-agent doctor --config FILE [--json]`` looks at the board and
-its surroundings too; ``edge-agent update …`` shows and applies signed updates. Exit codes: 0 well, 1 a
-fault of the agent, 2 wrong usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update
-refused or failed; of the doctor 0 all is well, 1 something is not.
+its surroundings too; ``edge-agent update …`` shows and applies signed updates; ``edge-agent identity``
+shows and renews what the device proves itself with. Exit codes: 0 well, 1 a fault of the agent, 2 wrong
+usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update refused or failed, 8
+certificate not renewed; of the doctor 0 all is well, 1 something is not.
 """
 
 import argparse
@@ -21,7 +22,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edge_agent import AGENT
-from edge_agent.errors import AgentError, ConfigError, FolderInUse, IdentityError, InferenceError, UpdateError
+from edge_agent.errors import (
+    AgentError,
+    ConfigError,
+    FolderInUse,
+    IdentityError,
+    InferenceError,
+    RenewalError,
+    UpdateError,
+)
 from fleet_protocol.texts import _
 
 if TYPE_CHECKING:
@@ -33,6 +42,7 @@ EXIT_CODES: Final[tuple[tuple[type[AgentError], int], ...]] = (
     (InferenceError, 5),
     (FolderInUse, 6),
     (UpdateError, 7),
+    (RenewalError, 8),
     (AgentError, 1),
 )
 
@@ -51,9 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edge-agent", description=_("The Argan agent of one device."))
     parser.add_argument("--version", action="version", version=AGENT)
     commands = parser.add_subparsers(dest="command", required=True)
-    from edge_agent.updates.command import add_to
+    from edge_agent.link import command as identity
+    from edge_agent.updates import command as updates
 
-    add_to(commands)
+    updates.add_to(commands)
+    identity.add_to(commands)
     for name, text in (
         ("run", _("run the agent")),
         ("check", _("check configuration, identity and models")),
@@ -146,7 +158,19 @@ def _update(options: argparse.Namespace) -> int:
     return run(options)
 
 
-_COMMANDS: Final = {"run": _run, "check": _check, "doctor": _doctor, "update": _update}
+def _identity(options: argparse.Namespace) -> int:
+    from edge_agent.link.command import run
+
+    return run(options)
+
+
+_COMMANDS: Final = {
+    "run": _run,
+    "check": _check,
+    "doctor": _doctor,
+    "update": _update,
+    "identity": _identity,
+}
 
 
 def command() -> None:

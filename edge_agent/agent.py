@@ -14,6 +14,7 @@ from edge_agent.config import Config, Modbus, SensorConfig
 from edge_agent.errors import ConfigError, FolderInUse
 from edge_agent.escalation.desk import Desk
 from edge_agent.link.identity import Identity
+from edge_agent.link.renewal import Renewal
 from edge_agent.link.transport import Transport
 from edge_agent.link.uplink import Uplink
 from edge_agent.models import Models, Setting
@@ -125,6 +126,7 @@ class Agent:
         tasks: dict[str, Work] = {
             "recorder": recorder.run,
             "uplink": uplink.run,
+            "renewal": Renewal(self._config, self._clock, self.health, uplink.hurry).run,
             "limits": LimitWatch(self.allowance, self._config.data, self.health).run,
             "on_site": self._on_site(recorder, reporter, uplink, pollers).run,
         }

@@ -22,10 +22,14 @@ MAX_METRICS: Final = 500
 REGISTER_WORDS: Final = {"int16": 1, "uint16": 1, "int32": 2, "uint32": 2, "float32": 2}
 """How many Modbus registers a value of each type takes."""
 
+UPDATES_PATH: Final = "/v1/updates"
+"""What a server has behind its address where updates are."""
+
 Unit = Annotated[str, msgspec.Meta(max_length=16, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)]
 DeviceId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}\Z")]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?\Z", max_length=500)]
 KindName = Literal["gauge", "counter", "state"]
 
 
@@ -43,6 +47,12 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     key: Path
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
     reconnect_cap_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600.0)] = 60.0
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the server's HTTPS listener for devices is: certificates are renewed there."""
+
+    url: Url
 
 
 class Spool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -141,7 +151,7 @@ class Updates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ``probation_windows`` answers.
     """
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?\Z", max_length=500)]
+    url: Url
     image_root: Path
     director_root: Path
     poll_interval_s: Annotated[float, msgspec.Meta(ge=1.0, le=2_592_000.0)] = 3600.0
@@ -166,6 +176,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sensors: tuple[SensorConfig, ...] = ()
     models: tuple[Model, ...] = ()
     updates: Updates | None = None
+    server: Server | None = None
+
+    @property
+    def server_url(self) -> str | None:
+        """Where the device proves itself over HTTPS: as [server] says, or else where updates come from."""
+        if self.server is not None:
+            return self.server.url.rstrip("/")
+        if self.updates is not None and self.updates.url.rstrip("/").endswith(UPDATES_PATH):
+            return self.updates.url.rstrip("/").removesuffix(UPDATES_PATH)
+        return None
 
 
 METRIC_KINDS: Final[dict[KindName, MetricKind]] = {

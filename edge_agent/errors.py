@@ -20,6 +20,9 @@
     ├── LinkError            no session with the broker
     │   ├── LinkDown         it cannot be reached, or the session broke
     │   └── LinkRefused      it, or its certificate check, said no
+    ├── RenewalError         the certificate was not renewed
+    │   ├── ServerUnreachable  the server does not answer over HTTPS
+    │   └── ServerRefused    it does not believe this device
     ├── UpdateError          an update did not come about
     │   ├── UpdateRefused    it must not be accepted; says the class of attack or accident
     │   ├── UpdateUnreachable  the update server did not answer, or a bundle cannot be read
@@ -142,6 +145,20 @@ class LinkRefused(LinkError):
     """The broker, or one of the two certificate checks, said no; it is tried again, seldom."""
 
     code = "link.refused"
+
+
+class RenewalError(AgentError):
+    """The certificate was not renewed; the one before stays until it ends."""
+
+    code = "certificate.ends"
+
+
+class ServerUnreachable(RenewalError):
+    """The server does not answer over HTTPS, or in a way that cannot be read; it is tried again."""
+
+
+class ServerRefused(RenewalError):
+    """The server says no to what this device asks over HTTPS; the message is its own."""
 
 
 class UpdateError(AgentError):

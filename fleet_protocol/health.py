@@ -166,6 +166,22 @@ _CODES: Final = (
             "or another client with this name."
         ),
         mark("Check the device's certificate and clock; enroll the device again if it was revoked."),
+        depends_on=("certificate.grace",),
+    ),
+    HealthCode(
+        "certificate.ends",
+        Severity.WARNING,
+        mark("Certificate is not renewed"),
+        mark("A third or less of the certificate's life is left, and renewing it fails; it is tried again."),
+        mark("Read the detail; then run 'edge-agent identity renew' on the device."),
+        depends_on=("link.down",),
+    ),
+    HealthCode(
+        "certificate.grace",
+        Severity.CRITICAL,
+        mark("Certificate has expired"),
+        mark("The broker refuses the device until its certificate is renewed, which goes on by itself."),
+        mark("If it stays, read 'certificate.ends'; after the server's grace, enroll the device again."),
     ),
     HealthCode(
         "link.unacknowledged",

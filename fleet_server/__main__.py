@@ -102,6 +102,12 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--certificate-days", type=int, metavar="N", help=_("how long devices' certificates last; default 30")
     )
     _add_limits(serve)
+    serve.add_argument(
+        "--grace-days",
+        type=int,
+        metavar="N",
+        help=_("how long after its end a device can still renew its certificate; default 180"),
+    )
     _add_escalation(serve)
 
 

@@ -32,7 +32,11 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 DEVICE_DAYS: Final = 30
 """How long a device's certificate lasts where nothing else is said: what a stolen key is worth."""
 
+GRACE_DAYS: Final = 180
+"""For how long after its end a certificate still gets its device another one: a board in a drawer."""
+
 _MOST_DEVICE_DAYS: Final = 825
+_MOST_GRACE_DAYS: Final = 3650
 _DATABASES: Final = frozenset({"sqlite", "postgresql"})
 _LAST_PORT: Final = 65535
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
@@ -47,9 +51,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``central_model`` is the folder of the model that answers devices' questions, empty for none;
     ``inference_url`` the server that runs it, empty for this one's own process. What devices may
     ask an hour is bounded for each of them and for all of a tenant together. Their certificates last
-    ``certificate_days``. A device's messages are taken at the steady rates ``device_messages_per_s`` and
-    ``device_bytes_per_s``, and beside them up to ``device_backlog_messages`` and ``device_backlog_bytes`` at
-    once: two of the largest spools that a firmware profile gives, and 23 days at a message a second.
+    ``certificate_days``, and can be renewed for ``grace_days`` after that. A device's messages are taken at
+    the steady rates ``device_messages_per_s`` and ``device_bytes_per_s``, and beside them up to
+    ``device_backlog_messages`` and ``device_backlog_bytes`` at once: two of the largest spools that a
+    firmware profile gives, and 23 days at a message a second.
     """
 
     database_url: str = EMBEDDED
@@ -71,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_bytes_per_s: float = 1_048_576.0
     device_backlog_messages: float = 2_000_000.0
     device_backlog_bytes: float = 2_147_483_648.0
+    grace_days: int = GRACE_DAYS
 
 
 class Tls(NamedTuple):
@@ -110,6 +116,7 @@ class ServerConfig:
     device_bytes_per_s: float
     device_backlog_messages: float
     device_backlog_bytes: float
+    grace_days: int
 
     @property
     def authority(self) -> Path:
@@ -145,6 +152,11 @@ class ServerConfig:
     def device_certificate(self) -> Path:
         """The folder of the certificate that devices meet over HTTPS."""
         return self.data / "device"
+
+    @property
+    def token_key(self) -> Path:
+        """The key that devices' access tokens are sealed with."""
+        return self.data / "device" / "token.key"
 
     @property
     def device_url(self) -> str:
@@ -235,6 +247,7 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         device_bytes_per_s=_rate(settings.device_bytes_per_s),
         device_backlog_messages=_rate(settings.device_backlog_messages),
         device_backlog_bytes=_rate(settings.device_backlog_bytes),
+        grace_days=_grace(settings.grace_days),
     )
 
 
@@ -307,6 +320,16 @@ def _days(days: int) -> int:
         raise ConfigError(
             _("certificates cannot last {days} days; use 1 to {most}").format(
                 days=days, most=_MOST_DEVICE_DAYS
+            )
+        )
+    return days
+
+
+def _grace(days: int) -> int:
+    if not 0 <= days <= _MOST_GRACE_DAYS:
+        raise ConfigError(
+            _("certificates cannot be renewed {days} days late; use 0 to {most}").format(
+                days=days, most=_MOST_GRACE_DAYS
             )
         )
     return days

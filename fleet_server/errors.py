@@ -15,6 +15,7 @@
     │   ├── NotFound
     │   ├── Conflict
     │   └── RevocationConflict   it is not in the state that is to be changed
+    ├── DeviceRefused    a device that is not given what it asks for over HTTPS
     ├── UpdatesError     signed updates that cannot be published or given
     │   ├── Refused      metadata or an artifact that is not as it has to be
     │   ├── Stale        not the next version of what is there
@@ -79,6 +80,20 @@ class Conflict(RegistryError):  # noqa: N818
 
 class RevocationConflict(RegistryError):  # noqa: N818
     """What a device may prove with is not in the state that is to be changed."""
+
+
+class DeviceRefused(ServerError):  # noqa: N818 - what happened to it
+    """A device is not given what it asks for over HTTPS.
+
+    ``status`` is HTTP's, ``code`` is OAuth's (RFC 6749, RFC 6750) where it has one; the message says what
+    is wrong, and ``next_step`` what to do.
+    """
+
+    def __init__(self, status: int, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.next_step = next_step
 
 
 class UpdatesError(ServerError):

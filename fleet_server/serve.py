@@ -40,6 +40,7 @@ from fleet_server.guard import GUARD
 from fleet_server.health import has_started
 from fleet_server.link import authority_health, mosquitto
 from fleet_server.link.authority import API_NAME, UPDATES_NAME, open_authority
+from fleet_server.link.device_tokens import provide_token_key
 from fleet_server.link.providing import provide_broker, provide_roots, provide_server, provide_service
 from fleet_server.lock import locked
 from fleet_server.supervisor import Program, Stopped, Supervisor
@@ -117,6 +118,7 @@ def _provide(config: ServerConfig) -> None:
     finally:
         engine.dispose()
     make_folder(config.logs)
+    provide_token_key(config.token_key)
     provide_keys(config)
 
 

@@ -31,8 +31,8 @@ _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 class Identity:
     """A checked identity: the device's name, the files, and until when the certificate lasts.
 
-    ``certificate`` is a file with the device's own first, followed by whoever issued it, up to
-    a root in ``ca``.
+    ``serial`` is the certificate's number in hexadecimal. ``certificate`` is a file with the
+    device's own first, followed by whoever issued it, up to a root in ``ca``.
     """
 
     device: str
@@ -41,27 +41,35 @@ class Identity:
     key: Path
     not_before: dt.datetime
     not_after: dt.datetime
+    serial: str
+
+    @property
+    def not_before_ms(self) -> int:
+        """When it begins, in ms since 1970."""
+        return int(self.not_before.timestamp() * 1000)
+
+    @property
+    def not_after_ms(self) -> int:
+        """When it ends, in ms since 1970."""
+        return int(self.not_after.timestamp() * 1000)
 
     def tls_context(self, clock: ClockState) -> ssl.SSLContext:
         """A client context for mutual TLS that trusts the roots in ``ca`` alone.
 
         With a clock that cannot be believed, validity dates are not looked at; everything else is.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(self.ca)
+        context = trusting(self.ca, check_dates=clock is ClockState.TRUSTED)
         context.load_cert_chain(self.certificate, self.key)
-        if clock is ClockState.UNTRUSTED:
-            context.verify_flags |= _NO_CHECK_TIME
         return context
 
     def date_problem(self, now_ms: int) -> str | None:
         """What is wrong with the certificate's dates at ``now_ms``; the broker will say it too."""
         now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
         if now > self.not_after:
-            return _("the certificate expired on {date:%Y-%m-%d}; enroll the device again").format(
-                date=self.not_after
-            )
+            return _(
+                "the certificate expired on {date:%Y-%m-%d}; "
+                "the agent renews it while the server's grace lasts, after that enroll the device again"
+            ).format(date=self.not_after)
         if now < self.not_before:
             return _("the certificate begins on {date:%Y-%m-%d}; check the clock").format(
                 date=self.not_before
@@ -88,7 +96,42 @@ def load_identity(device: str, broker: Broker) -> Identity:
         broker.key,
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
+        _serial(certificate),
     )
+
+
+def serial_of(file: Path) -> str:
+    """The number of the device's certificate in ``file``, in hexadecimal.
+
+    Raises:
+        IdentityError: there is none.
+    """
+    return _serial(_certificates(file)[0])
+
+
+def trusting(ca: Path, *, check_dates: bool) -> ssl.SSLContext:
+    """A client context that trusts the roots in ``ca`` alone.
+
+    With a clock that cannot be believed, validity dates are not looked at; everything else is.
+
+    Raises:
+        IdentityError: ``ca`` cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ssl.SSLError) as error:
+        raise IdentityError(
+            _("{ca} cannot be used ({reason}); enroll the device again").format(ca=ca, reason=error)
+        ) from None
+    if not check_dates:
+        context.verify_flags |= _NO_CHECK_TIME
+    return context
+
+
+def _serial(certificate: x509.Certificate) -> str:
+    return f"{certificate.serial_number:x}"
 
 
 def _read(file: Path) -> bytes:

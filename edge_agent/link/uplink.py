@@ -4,6 +4,7 @@ Runs for as long as the agent does, with or without a broker.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -66,12 +67,17 @@ class Uplink:
         self._speaker = speaker
         self._health = health
         self._listeners: dict[Channel, Callable[[Message], None]] = {}
+        self._hurried: Final = asyncio.Event()
         self._cut_short = 0
         self._backoff = FullJitter(min(_FIRST_WAIT_S, reconnect_cap_s), reconnect_cap_s)
 
     def listen(self, channel: Channel, hear: Callable[[Message], None]) -> None:
         """From the next session on, hand what comes on ``channel`` to ``hear``."""
         self._listeners[channel] = hear
+
+    def hurry(self) -> None:
+        """Try at once where there is no session: what it failed for may be over."""
+        self._hurried.set()
 
     async def run(self) -> None:
         """Hold a session whenever there can be one."""
@@ -82,7 +88,13 @@ class Uplink:
                 self._tell(self._suspected(error))
             finally:
                 self.up_since_s = None
-            await asyncio.sleep(self._backoff.next_s())
+            await self._pause(self._backoff.next_s())
+
+    async def _pause(self, seconds: float) -> None:
+        self._hurried.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
 
     async def _session(self) -> None:
         speaker = self._speaker

@@ -22,8 +22,8 @@ from fleet_protocol.health import CATALOG
 from fleet_protocol.manifest import Runtime
 from fleet_protocol.texts import _
 
-RENEW_DAYS: Final = 30
-"""A certificate that ends sooner is told: a visit takes its time to be arranged."""
+_LATE: Final = 0.9
+"""Of a certificate's life; by then it was to be renewed, and something keeps it from that."""
 
 SLOW_SHARE: Final = 0.25
 """Of the time between two commits; a disk that takes more of it has no room for a burst of events."""
@@ -31,7 +31,7 @@ SLOW_SHARE: Final = 0.25
 _LOG_MIB: Final = 2
 """What the store's write-ahead log may take beside its quota."""
 
-_DAY_S: Final = 86_400.0
+_DAY_MS: Final = 86_400_000
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +61,7 @@ def findings(config: Config, clock: Clock | None = None) -> list[Finding]:
         *_runtimes(config, allowed),
         _clock(board, clock),
         *identity_findings,
+        renewal(config.server_url),
         _broker(config.broker, identity, clock),
         *_sensors(config),
         *_models(config, allowed.profile.runtimes.allowed),
@@ -241,11 +242,22 @@ def certificate(identity: Identity, now_ms: int, doubt: str) -> Finding:
     if problem := identity.date_problem(now_ms):
         what, _separator, then = problem.partition("; ")
         return ill("certificate", what, _sentence(then))
-    days = (identity.not_after.timestamp() - now_ms / 1000) / _DAY_S
+    days = (identity.not_after_ms - now_ms) / _DAY_MS
     text = _("belongs to {device} and lasts {days:.0f} more days").format(device=identity.device, days=days)
-    if days < RENEW_DAYS:
-        return ill("certificate", text, _("Enroll the device again before then."))
+    if now_ms > identity.not_before_ms + _LATE * (identity.not_after_ms - identity.not_before_ms):
+        return ill("certificate", text, _("Run 'edge-agent identity renew' and read what it says."))
     return well("certificate", text)
+
+
+def renewal(url: str | None) -> Finding:
+    """Whether the agent knows where to renew its certificate."""
+    if url is None:
+        return ill(
+            "renewal",
+            _("the configuration does not say where the certificate is renewed"),
+            _('Add [server] with url = "https://HOST:PORT".'),
+        )
+    return well("renewal", _("the certificate is renewed at {url}").format(url=url))
 
 
 def _broker(broker: Broker, identity: Identity | None, clock: Clock) -> Finding:

@@ -4,16 +4,28 @@ Runs in the child. The order is the point: nothing of what the repositories say 
 marks that forbid to go back behind it are on the disk.
 """
 
+import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUnreachable
+from edge_agent.errors import (
+    IdentityError,
+    RenewalError,
+    UpdateBroken,
+    UpdateError,
+    UpdateRefused,
+    UpdateUnreachable,
+)
+from edge_agent.link.device_server import DeviceServer
+from edge_agent.link.identity import serial_of, trusting
+from edge_agent.link.proof import Prover
 from edge_agent.updates import board, marks
 from edge_agent.updates.download import Downloader
 from edge_agent.updates.marks import Marks
 from edge_agent.updates.planner import Install, Key, Refuse, Situation, Step, Wait, plan
-from edge_agent.updates.source import Bundle, Https, NotThere, Source, closing, tls_context
+from edge_agent.updates.source import Bundle, Https, NotThere, Source, closing
 from edge_agent.updates.spoken import (
     Accepted,
     Ask,
@@ -43,7 +55,7 @@ def look(ask: Ask, say: Say) -> None:
         say(Refused(error.refusal, error.scope, error.detail))
     except UpdateUnreachable as error:
         say(Unreachable(str(error)))
-    except UpdateError as error:
+    except (UpdateError, IdentityError) as error:
         say(Broken(str(error)))
     except OSError as error:
         say(Broken(_("the folder of updates cannot be used: {reason}").format(reason=error.strerror)))
@@ -52,7 +64,22 @@ def look(ask: Ask, say: Say) -> None:
 def _source(ask: Ask) -> Source:
     if ask.bundle:
         return Bundle(Path(ask.bundle))
-    return Https(ask.url, tls_context(Path(ask.ca), check_dates=ask.check_dates))
+    context = trusting(Path(ask.ca), check_dates=ask.check_dates)
+    return Https(ask.url, context, partial(_token, ask, context) if ask.server else None)
+
+
+def _token(ask: Ask, context: ssl.SSLContext) -> str:
+    """What shows the server which device asks.
+
+    Raises:
+        UpdateUnreachable: the server gives none.
+    """
+    try:
+        serial = serial_of(Path(ask.certificate))
+        with DeviceServer(ask.server, context) as server:
+            return Prover(ask.device, serial, Path(ask.key)).token(server)
+    except (RenewalError, IdentityError) as error:
+        raise UpdateUnreachable(str(error)) from error
 
 
 def _look(ask: Ask, source: Source, say: Say) -> None:

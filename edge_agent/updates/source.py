@@ -9,7 +9,7 @@ import http.client
 import ssl
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from edge_agent import AGENT
 from edge_agent.backoff import FullJitter
-from edge_agent.errors import UpdateError, UpdateUnreachable
+from edge_agent.errors import UpdateUnreachable
 from fleet_protocol.texts import _
 
 CHUNK: Final = 64 * 1024
@@ -33,14 +33,14 @@ _ATTEMPTS: Final = 3
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 5.0
 
-_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
-
 _OK: Final = 200
 _PARTIAL: Final = 206
 _NOT_SATISFIABLE: Final = 416
 
 _MAX_MEMBERS: Final = 10_000
+
+_PRIVATE: Final = "director/"
+"""What is given to its device alone; the rest is signed and public."""
 
 
 class NotThere(UpdateUnreachable):
@@ -84,35 +84,21 @@ class Source(Protocol):
         """Give back what is open."""
 
 
-def tls_context(ca: Path, *, check_dates: bool) -> ssl.SSLContext:
-    """A client context that trusts the certificates of ``ca`` alone.
-
-    With a clock that cannot be believed, validity dates are not looked at; everything else is.
-
-    Raises:
-        UpdateError: ``ca`` cannot be read.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(ca)
-    except (OSError, ssl.SSLError) as error:
-        raise UpdateError(_("{ca} cannot be used: {reason}").format(ca=ca, reason=error)) from None
-    if not check_dates:
-        context.verify_flags |= _NO_CHECK_TIME
-    return context
-
-
 class Https:
-    """The update server at one address, over one connection at a time; no proxy, no redirection."""
+    """The update server at one address, over one connection at a time; no proxy, no redirection.
 
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+    ``prove`` gives the token that shows whose director's word is asked for; once a look, and only for that.
+    """
+
+    def __init__(self, url: str, context: ssl.SSLContext, prove: Callable[[], str] | None = None) -> None:
         address = urlsplit(url)
         self._base: Final = address.path.rstrip("/")
         self._connection: Final = http.client.HTTPSConnection(
             address.hostname or "", address.port, timeout=_TIMEOUT_S, context=context
         )
         self._response: http.client.HTTPResponse | None = None
+        self._prove: Final = prove
+        self._token = ""
 
     def document(self, path: str) -> Iterator[bytes]:
         """See :class:`Source`; tried a few times before the first piece."""
@@ -157,10 +143,9 @@ class Https:
     def _get(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         if self._response is not None and not self._response.isclosed():
             self.close()  # nobody read it to its end
+        headers = {"User-Agent": AGENT, **self._proof(path), **headers}
         try:
-            self._connection.request(
-                "GET", f"{self._base}/{quote(path, safe='/%')}", headers={"User-Agent": AGENT, **headers}
-            )
+            self._connection.request("GET", f"{self._base}/{quote(path, safe='/%')}", headers=headers)
             response = self._response = self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
@@ -172,6 +157,12 @@ class Https:
             _("the update server answers {status} to {path}").format(status=response.status, path=path),
             response.status,
         )
+
+    def _proof(self, path: str) -> dict[str, str]:
+        if self._prove is None or not path.startswith(_PRIVATE):
+            return {}
+        self._token = self._token or self._prove()
+        return {"Authorization": f"Bearer {self._token}"}
 
     def _skip(self, response: http.client.HTTPResponse) -> None:
         """Keep the connection over a short error page: every look asks for a root that is not there."""

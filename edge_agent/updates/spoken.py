@@ -15,8 +15,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One look. Either ``url`` with ``ca``, or ``bundle``, says where to look.
 
     ``folder`` is the agent's folder of updates. ``now_ms`` is the wall clock where it can be
-    believed, else 0; without ``check_dates`` TLS does not look at validity dates. ``having`` are the
-    digests that run or are under way, ``failed`` those that failed here.
+    believed, else 0; without ``check_dates`` TLS does not look at validity dates. ``server`` is where
+    the device proves itself with ``certificate`` and ``key``, empty where nobody asks who it is.
+    ``having`` are the digests that run or are under way, ``failed`` those that failed here.
     """
 
     device: str
@@ -25,6 +26,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     director_root: str
     url: str = ""
     ca: str = ""
+    server: str = ""
+    certificate: str = ""
+    key: str = ""
     bundle: str = ""
     now_ms: int = 0
     check_dates: bool = True

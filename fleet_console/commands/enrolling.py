@@ -39,6 +39,10 @@ ca = "ca.pem"
 certificate = "cert.pem"
 key = "key.pem"
 
+# Where the certificate is renewed.
+[server]
+url = {server}
+
 {updates}
 
 # What it measures: one [[sensors]] each, with its registers. For example a pressure in bar that a
@@ -130,7 +134,8 @@ def write_device(folder: Path, device: str, profile: str, enrolled: Mapping[str,
         write_roots(folder, enrolled["image_root"], enrolled["director_root"])
     if not (folder / CONFIGURATION).exists():
         updates = updates_section(str(enrolled["updates_url"]), has_roots=has_roots)
-        text = skeleton(device, profile, str(enrolled["broker_host"]), int(enrolled["broker_port"]), updates)
+        broker = (str(enrolled["broker_host"]), int(enrolled["broker_port"]))
+        text = skeleton(device, profile, broker, str(enrolled["server_url"]), updates)
         _write(folder / CONFIGURATION, text.encode(), 0o644)
     _write(folder / CERTIFICATE, str(enrolled["certificate_pem"]).encode(), 0o644)
 
@@ -141,14 +146,19 @@ def updates_section(url: str, *, has_roots: bool) -> str:
     return known if has_roots else _NO_UPDATES.format(section=known.replace("\n", "\n# "))
 
 
-def skeleton(device: str, profile: str, host: str, port: int, updates: str) -> str:
-    """The agent's configuration as far as it is known when the device is added."""
+def skeleton(device: str, profile: str, broker: tuple[str, int], server: str, updates: str) -> str:
+    """The agent's configuration as far as it is known when the device is added.
+
+    ``broker`` is its host and port, ``server`` the address of the HTTPS listener for devices.
+    """
+    host, port = broker
     return _SKELETON.format(
         device=device,
         device_text=json.dumps(device),
         profile=json.dumps(profile),
         host=json.dumps(host),
         port=port,
+        server=json.dumps(server),
         updates=updates,
     )
 

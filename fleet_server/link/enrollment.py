@@ -18,14 +18,16 @@ from fleet_server.updates.repository import newest_root
 class Enrolled:
     """What a new device needs to reach the broker, to prove itself there, and to trust updates.
 
-    ``certificate_pem`` is its certificate followed by who issued it, ``ca_pem`` whom it trusts. The roots of
-    updates are what it pins, as JSON; None before the first key ceremony.
+    ``certificate_pem`` is its certificate followed by who issued it, ``ca_pem`` whom it trusts,
+    ``server_url`` where it renews. The roots of updates are what it pins, as JSON; None before the first
+    key ceremony.
     """
 
     certificate_pem: str
     ca_pem: str
     broker_host: str
     broker_port: int
+    server_url: str
     updates_url: str
     image_root: str | None
     director_root: str | None
@@ -51,6 +53,7 @@ def enroll(
         ca_pem=authority.pem.decode(),
         broker_host=config.mqtt_host,
         broker_port=config.mqtt_port,
+        server_url=config.device_url,
         updates_url=updates.url,
         image_root=newest_root(published.image_roots) if published else None,
         director_root=newest_root(published.director_roots) if published else None,

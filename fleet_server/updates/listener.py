@@ -1,19 +1,19 @@
-"""The HTTPS listener for devices: updates, which verify themselves, and the lists of the revoked.
+"""The HTTPS listener for devices: updates, which verify themselves, their certificates, and who is revoked.
 
-A process of its own with a certificate of the fleet's authority. Callers are not asked who they are:
-everything here is signed and public. What is large can be fetched in parts and gone on with, as
-long as it is the same (``Range``, ``If-Range``, ``ETag``).
+A process of its own with a certificate of the fleet's authority. The image repository is signed and
+public; what the director orders is given to its device alone. What is large can be fetched in parts and
+gone on with, as long as it is the same (``Range``, ``If-Range``, ``ETag``).
 """
 
 import hashlib
 import logging
 import re
 import socket
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
 import uvicorn
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -21,10 +21,15 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from fleet_protocol.texts import _
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
-from fleet_server.errors import NotFound, ServerError
+from fleet_server.errors import DeviceRefused, NotFound, ServerError
+from fleet_server.link import device_routes, renewal
 from fleet_server.link.crl_routes import crl_routes
+from fleet_server.link.device_routes import answer_refused, device_of
+from fleet_server.link.device_tokens import TokenDesk
+from fleet_server.link.renewal import RenewalDesk
 from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
 from fleet_server.updates.office import PREFIX, Office, open_office
 from fleet_signing.metadata import now
@@ -44,28 +49,35 @@ _ASK_AGAIN: Final = "no-cache"
 log: Final = logging.getLogger(__name__)
 
 
-def create_device_app(office: Office, others: Iterable[Route]) -> Starlette:
-    """What devices are answered with: updates, and what ``others`` give."""
+def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
+    """What devices are answered with by the server that ``config`` describes."""
     app = Starlette(
         routes=[
-            *others,
+            *crl_routes(config.broker),
+            *device_routes.ROUTES,
+            *renewal.ROUTES,
             Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
             Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
             Route(f"{PREFIX}/director/{{device}}/metadata/{{name}}", _director_metadata),
         ],
-        exception_handlers={ServerError: _on_error, SQLAlchemyError: _on_error},
+        exception_handlers={
+            DeviceRefused: answer_refused,
+            ServerError: _on_error,
+            SQLAlchemyError: _on_error,
+        },
     )
-    app.state.office = office
+    app.state.office = open_office(engine, config)
+    app.state.desk, app.state.renewals = TokenDesk(engine, config), RenewalDesk(engine, config)
     return app
 
 
 def run(config: ServerConfig, descriptor: int) -> None:
     """Answer on the inherited socket ``descriptor`` until SIGTERM."""
-    office = open_office(open_engine(config.database_url), config)
+    engine = open_engine(config.database_url)
     folder = config.device_certificate
     server = uvicorn.Server(
         uvicorn.Config(
-            create_device_app(office, crl_routes(config.broker)),
+            create_device_app(engine, config),
             http=BoundedProtocol,
             ws="none",
             access_log=False,
@@ -116,6 +128,13 @@ def _read_image(office: Office, name: str, request: Request) -> Response:
 
 
 def _read_director(office: Office, device: str, name: str, request: Request) -> Response:
+    if device_of(request).device != device:
+        raise DeviceRefused(
+            HTTPStatus.FORBIDDEN,
+            "access_denied",
+            _("what the director orders is given to its own device alone"),
+            _("Compare the device id with the certificate's name."),
+        )
     if _METADATA.match(name) is None:
         return _nothing()
     if _ROOT.match(name):
@@ -141,7 +160,7 @@ def _nothing() -> Response:
 def _on_error(_request: Request, error: Exception) -> Response:
     if isinstance(error, NotFound):
         return _nothing()
-    log.error("an update cannot be given: %s", error)
+    log.error("a device cannot be answered: %s", error)
     return PlainTextResponse("not now\n", HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "60"})
 
 

@@ -28,6 +28,7 @@ def agent(tmp_path: Path, authority: TestAuthority, broker: TestBroker) -> Itera
     """An agent that is configured and does not run; its files are its own."""
     issued = authority.issue("gw-70", ends=90 * DAY, folder=tmp_path / "tls")
     section = replay_section(recording(tmp_path / "flow.csv", 3))
+    section += '[server]\nurl = "https://fleet.example:8443"\n'
     agent = AgentProcess(tmp_path / "gw-70", issued, broker.port, section)
     yield agent
     if agent.process is not None:
@@ -66,7 +67,7 @@ def test_where_all_is_well_it_says_so(agent: AgentProcess) -> None:
         ["ok", code]
         for code in (
             *("profile", "machine", "memory", "disk", "commit", "runtime", "clock", "key", "certificate"),
-            *("broker", "sensors"),
+            *("renewal", "broker", "sensors"),
         )
     ]
     assert not agent.data.exists()
@@ -185,7 +186,7 @@ class TestIdentity:
 
     @pytest.mark.parametrize(
         ("ends", "ok", "said"),
-        [(31 * DAY, True, "lasts 31 more days"), (29 * DAY, False, "29 more"), (-DAY, False, "expired on")],
+        [(31 * DAY, True, "lasts 31 more days"), (DAY / 4, False, "0 more"), (-DAY, False, "expired on")],
     )
     def test_days_left(self, agent: AgentProcess, tmp_path: Path, ends: object, ok: bool, said: str) -> None:
         authority = TestAuthority(tmp_path / "own")

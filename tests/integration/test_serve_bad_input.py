@@ -53,6 +53,11 @@ def test_a_file_that_is_no_database(complaint: Complain, tmp_path: Path) -> None
     assert "file is not a database" in said
 
 
+@pytest.mark.parametrize("days", ["-1", "3651"])
+def test_a_grace_that_is_none(complaint: Complain, tmp_path: Path, days: str) -> None:
+    assert "use 0 to 3650" in complaint(tmp_path / "data", "--grace-days", days)
+
+
 @pytest.mark.parametrize("url", ["mysql://host/fleet", "fleet.db", "postgres:/", ""])
 def test_a_database_url_of_another_kind(complaint: Complain, tmp_path: Path, url: str) -> None:
     assert "is no database URL; use postgresql://" in complaint(tmp_path / "data", "--database-url", url)

@@ -64,7 +64,9 @@ def test_from_publishing_to_a_device_that_verifies_both_repositories(place: Plac
     place.fleet("device", "add", "gw-journey", "--out", device)
     place.fleet("assign", "gw-journey", "model", "journey", "1")
 
-    director = place.client("director/gw-journey", device / "director-root.json", tmp_path / "director")
+    token = place.token(device)
+    seen = tmp_path / "director"
+    director = place.client("director/gw-journey", device / "director-root.json", seen, token)
     director.refresh()
     ordered = director.get_targetinfo(said["path"])
     assert ordered is not None
@@ -76,7 +78,9 @@ def test_from_publishing_to_a_device_that_verifies_both_repositories(place: Plac
     assert vouched is not None
     content = Path(updater.download_target(vouched)).read_bytes()
     assert content == artifacts.of_model(folder).content
-    other = place.client("director/gw-early", device / "director-root.json", tmp_path / "other")
+    early = place.token(place.folder / "gw-early")
+    seen = tmp_path / "other"
+    other = place.client("director/gw-early", device / "director-root.json", seen, early)
     other.refresh()
     assert other.get_targetinfo(said["path"]) is None, "its set is empty, and signed"
 
@@ -113,6 +117,7 @@ def test_a_download_is_gone_on_with_as_long_as_it_is_the_same(place: Place, tmp_
 
 def test_metadata_that_has_not_changed_is_not_sent_again(place: Place) -> None:
     with place.devices() as client:
+        client.headers["Authorization"] = f"Bearer {place.token(place.folder / 'gw-early')}"
         for path in ("/image/metadata/timestamp.json", "/director/gw-early/metadata/timestamp.json"):
             tag = client.get(path).headers["ETag"]
             again = client.get(path, headers={"If-None-Match": tag})
@@ -126,16 +131,27 @@ def test_metadata_that_has_not_changed_is_not_sent_again(place: Place) -> None:
         "/", "/v1/devices", "/v1/updates/keys", "/openapi.json", "/image/metadata/../../keys/image.key",
         "/image/metadata/..%2f..%2fkeys%2fimage.key", "/image/metadata/lock", "/image/metadata/9.root.json",
         "/image/targets/models/x/" + "0" * 64 + ".1.tar", "/image/targets/..%2f..%2fpending.json",
-        "/image/targets/models/../../../api.token", "/director/gw-unknown/metadata/timestamp.json",
+        "/image/targets/models/../../../api.token",
         "/director/gw-early/metadata/1.targets.json",
         "/director/gw-early/metadata/" + "9" * 40 + ".targets.json",
-        "/director/..%2f..%2fkeys/metadata/1.root.json", "/director/GW-EARLY/metadata/timestamp.json",
     ],
 )  # fmt: skip
 def test_devices_are_given_nothing_else(place: Place, path: str) -> None:
     with place.devices() as client:
+        client.headers["Authorization"] = f"Bearer {place.token(place.folder / 'gw-early')}"
         assert client.get(path).status_code == 404
         assert client.post(path).status_code in {404, 405}
+
+
+@pytest.mark.parametrize("device", ["gw-unknown", "..%2f..%2fkeys", "GW-EARLY", "gw-journey", ""])
+def test_a_device_is_given_its_own_orders_alone(place: Place, device: str) -> None:
+    with place.devices() as client:
+        path = f"/director/{device}/metadata/timestamp.json"
+        stranger = client.get(path)
+        client.headers["Authorization"] = f"Bearer {place.token(place.folder / 'gw-early')}"
+        other = client.get(path)
+    expected = (401, 403) if device.replace("-", "").isalpha() else (404, 404)
+    assert (stranger.status_code, other.status_code) == expected
 
 
 def test_the_listener_shows_the_fleet_s_certificate_and_no_stranger_accepts_it(place: Place) -> None:

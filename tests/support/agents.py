@@ -1,6 +1,7 @@
 """Agents as real processes, with a configuration written for them."""
 
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -41,10 +42,13 @@ reconnect_cap_s = 0.2
 """
         )
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
+        """Start it, with ``environment`` beside the test's own."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent", "run", "--config", str(self.config)], stderr=log
+                [sys.executable, "-m", "edge_agent", "run", "--config", str(self.config)],
+                stderr=log,
+                env=os.environ | environment,
             )
 
     def kill(self) -> None:
@@ -71,6 +75,17 @@ reconnect_cap_s = 0.2
     @property
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
+
+
+def clock_at(moment: str) -> dict[str, str]:
+    """The environment of a process whose wall clock begins at ``moment``; durations stay true."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"@{moment}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_NO_CACHE": "1",
+    }
 
 
 class EnrolledAgent(AgentProcess):

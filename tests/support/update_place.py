@@ -17,6 +17,7 @@ from fleet_signing import ceremony, image, keys
 from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import Bundle
 from fleet_signing.metadata import now, seal
+from tests.support.device_post import DevicePost
 from tests.support.fleet_server import ServerProcess, fleet
 
 MODEL = Path("use_cases/water_network/models/pressure_leak")
@@ -26,11 +27,12 @@ PASSPHRASE = "correct horse battery"
 class HttpsFetcher(FetcherInterface):
     """What python-tuf fetches with, over HTTPS with the fleet's authority alone."""
 
-    def __init__(self, ca: str) -> None:
+    def __init__(self, ca: str, token: str = "") -> None:
         self.context = ssl.create_default_context(cafile=ca)
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        answer = httpx.get(url, verify=self.context, trust_env=False, timeout=30)
+        answer = httpx.get(url, headers=self.headers, verify=self.context, trust_env=False, timeout=30)
         if answer.status_code != 200:
             raise DownloadHTTPError(url, answer.status_code)
         return iter([answer.content])
@@ -65,7 +67,11 @@ class Place:
         url = self.server.endpoints["device_url"] + "/v1/updates"
         return httpx.Client(base_url=url, verify=context, trust_env=False, timeout=30)
 
-    def client(self, repository: str, root: Path, folder: Path) -> Updater:
+    def token(self, folder: Path) -> str:
+        """The access token of the device that was added into ``folder``."""
+        return DevicePost(self.server, folder).token()
+
+    def client(self, repository: str, root: Path, folder: Path, token: str = "") -> Updater:
         """python-tuf's client on ``repository`` that pins ``root``."""
         url = f"{self.server.endpoints['device_url']}/v1/updates/{repository}"
         for name in ("metadata", "targets"):
@@ -75,7 +81,7 @@ class Place:
             f"{url}/metadata/",
             str(folder / "targets"),
             f"{url}/targets/",
-            fetcher=HttpsFetcher(self.server.endpoints["ca"]),
+            fetcher=HttpsFetcher(self.server.endpoints["ca"], token),
             bootstrap=root.read_bytes(),
         )
 

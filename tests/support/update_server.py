@@ -2,15 +2,19 @@
 
 import hashlib
 import http.server
+import json
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Self
+from urllib.parse import parse_qs
 
 from tests.support.authority import Credentials
 
 PREFIX = "/v1/updates/"
+TOKEN = "a-token"
 
 
 class UpdateServer:
@@ -18,6 +22,8 @@ class UpdateServer:
 
     ``cuts``: after how many bytes of a body the connection is cut, answer by answer, for bodies of at
     least ``cut_from`` bytes. ``longer``: bytes sent beyond the file. ``asked``: every request so far.
+    Tokens are given to whoever asks; ``proved``: what was signed for each. ``private``: nothing of the
+    director is given without one. ``shown``: every path with what was shown for it.
     """
 
     def __init__(self, credentials: Credentials, files: Mapping[str, bytes]) -> None:
@@ -29,6 +35,9 @@ class UpdateServer:
         self.status: dict[str, int] = {}
         self.asked: list[tuple[str, str]] = []
         self.connections = 0
+        self.proved: list[str] = []
+        self.private = False
+        self.shown: list[tuple[str, str]] = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(credentials.certificate, credentials.key)
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -87,6 +96,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.removeprefix(PREFIX)
         served.asked.append((path, self.headers.get("Range", "")))
         content = served.files.get(path)
+        if not self._may_see(path):
+            self._answer(401, b"no", {})
+            return
         if path in served.status or content is None:
             self._answer(served.status.get(path, 404), b"no", {})
             return
@@ -96,6 +108,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self._answer(206 if start else 200, content[start:] + bytes(served.longer), headers)
+
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        match self.path:
+            case "/v1/device/nonce":
+                answer: dict[str, object] = {"nonce": "n", "now_ms": time.time_ns() // 1_000_000}
+            case "/v1/device/token":
+                self.served.proved.append(parse_qs(sent)["assertion"][0])
+                answer = {"access_token": TOKEN, "token_type": "Bearer"}
+            case _:
+                self._answer(404, b"no", {})
+                return
+        self._answer(200, json.dumps(answer).encode(), {})
+
+    def _may_see(self, path: str) -> bool:
+        served = self.served
+        token = self.headers.get("Authorization", "")
+        served.shown.append((path, token))
+        return token == f"Bearer {TOKEN}" or not (served.private and path.startswith("director/"))
 
     def _start(self, etag: str, size: int) -> int:
         asked = self.headers.get("Range", "")

@@ -45,7 +45,7 @@ def test_adding_a_device_leaves_what_an_agent_needs(place: Place, tmp_path: Path
 
 
 def test_the_examples_in_the_skeleton_are_ones_that_the_agent_takes(tmp_path: Path) -> None:
-    text = skeleton("gw-01", 'pi "5"', "fleet.example", 8883, "")
+    text = skeleton("gw-01", 'pi "5"', ("fleet.example", 8883), "https://fleet.example:8443", "")
     lines = text.splitlines()
     first = next(n for n, line in enumerate(lines) if line.startswith("# [[sensors]]"))
     keys = ("[", "kind", "name", "host", "port", "unit", "interval_s", "metric", "address", "table", "type",
@@ -59,6 +59,7 @@ def test_the_examples_in_the_skeleton_are_ones_that_the_agent_takes(tmp_path: Pa
     assert [sensor.name for sensor in config.sensors] == ["cabinet", "last-spring"]
     assert config.sensors[0].metrics == ("pressure",)
     assert len(config.models) == 1
+    assert config.server_url == "https://fleet.example:8443"
 
 
 def test_a_folder_with_a_device_is_not_overwritten(place: Place, tmp_path: Path) -> None:

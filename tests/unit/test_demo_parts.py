@@ -23,8 +23,8 @@ def test_a_device_has_terms_of_updates_at_the_speed_of_the_demonstration() -> No
     enrolled = skeleton(
         "gw-149",
         "simulated",
-        "localhost",
-        1,
+        ("localhost", 1),
+        "https://localhost:2",
         updates_section("https://localhost:2/v1/updates", has_roots=True),
     )
     config = tomllib.loads(configured(enrolled, plan.POSTS[1], 5020))

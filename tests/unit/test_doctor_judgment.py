@@ -23,8 +23,10 @@ BOARD = Board(machine="aarch64", cores=4, memory_mib=420, available_mib=160, has
 
 
 def certificate(days: float) -> Finding:
+    """One of thirty days, of which so many are left."""
     ends = NOW + dt.timedelta(days=days)
-    identity = Identity("gw-1", Path("ca"), Path("cert"), Path("key"), NOW - dt.timedelta(days=1), ends)
+    begins = ends - dt.timedelta(days=30)
+    identity = Identity("gw-1", Path("ca"), Path("cert"), Path("key"), begins, ends, "1f")
     return doctor.certificate(identity, NOW_MS, "")
 
 
@@ -49,13 +51,20 @@ def test_commits(median_ms: float, interval_s: float, ok: bool) -> None:
     assert doctor.commits(CommitSpeed(median_ms, 60_000), interval_s).ok == ok
 
 
-@pytest.mark.parametrize(("days", "ok"), [(30, True), (29.9, False), (-0.1, False)])
+@pytest.mark.parametrize(("days", "ok"), [(30, True), (3.1, True), (2.9, False), (-0.1, False)])
 def test_certificate(days: float, ok: bool) -> None:
     assert certificate(days).ok == ok
 
 
+def test_a_device_that_knows_nowhere_to_renew_is_told_so() -> None:
+    assert doctor.renewal("https://fleet.example:8443").ok
+    finding = doctor.renewal(None)
+    assert not finding.ok
+    assert "[server]" in finding.next_step
+
+
 def test_dates_are_not_judged_by_a_clock_that_nobody_believes() -> None:
-    identity = Identity("gw-1", Path("ca"), Path("cert"), Path("key"), NOW, NOW)
+    identity = Identity("gw-1", Path("ca"), Path("cert"), Path("key"), NOW, NOW, "1f")
     finding = doctor.certificate(identity, 0, "it shows 1970")
     assert finding.ok
     assert "cannot be judged" in finding.text

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import UpdateRefused, UpdateUnreachable
+from edge_agent.link.identity import trusting
 from edge_agent.updates import download
 from edge_agent.updates.download import Downloader
-from edge_agent.updates.source import Https, closing, tls_context
+from edge_agent.updates.source import Https, closing
 from fleet_protocol.targets import Refusal, Target
 from fleet_signing.artifacts import Artifact
 from tests.support.authority import TestAuthority
@@ -29,7 +30,7 @@ def server(authority: TestAuthority) -> Iterator[UpdateServer]:
 
 @pytest.fixture
 def downloader(tmp_path: Path, server: UpdateServer, authority: TestAuthority) -> Iterator[Downloader]:
-    with closing(Https(server.url, tls_context(authority.ca, check_dates=True))) as source:
+    with closing(Https(server.url, trusting(authority.ca, check_dates=True))) as source:
         yield Downloader(tmp_path, source)
 
 

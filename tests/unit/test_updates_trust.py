@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import jwt
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.signer import CryptoSigner
 
 from edge_agent.clock import BUILD_MS
@@ -356,6 +359,42 @@ def test_dates_of_a_certificate_are_looked_at_only_with_a_clock_that_can_be_beli
 def test_nobody_listens(yard: Yard) -> None:
     (said,) = yard.look(url="https://127.0.0.1:9/v1/updates")
     assert isinstance(said, Unreachable)
+
+
+def test_it_proves_itself_once_a_look_and_for_the_directors_word_alone(
+    yard: Yard, authority: TestAuthority
+) -> None:
+    server = yard.server
+    assert server
+    server.private = True
+    mine = authority.issue(DEVICE)
+    (target,) = yard.order(model_artifact(1))
+    (said,) = yard.look()
+    assert isinstance(said, Unreachable)
+    assert "401" in said.detail
+    files = {"certificate": str(mine.certificate), "key": str(mine.key)}
+    base = server.url.removesuffix("/v1/updates")
+    assert accepted(yard.look(server=base, **files)) == [target.path]
+    (signed,) = server.proved
+    certificate = x509.load_pem_x509_certificate(mine.certificate.read_bytes())
+    public = certificate.public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    claims = jwt.decode(signed, public, ["ES256"], audience=f"{base}/v1/device/token")
+    assert (claims["iss"], claims["sub"], claims["nonce"]) == (DEVICE, DEVICE, "n")
+    assert jwt.get_unverified_header(signed)["kid"] == f"{certificate.serial_number:x}"
+    shown = {path.split("/")[0] for path, token in server.shown if token}
+    assert shown == {"director"}
+
+
+def test_a_server_that_gives_no_token_is_tried_again_later(yard: Yard, authority: TestAuthority) -> None:
+    yard.order(model_artifact(1))
+    mine = authority.issue(DEVICE)
+    files = {"certificate": str(mine.certificate), "key": str(mine.key)}
+    (said,) = yard.look(server="https://127.0.0.1:9", **files)
+    assert isinstance(said, Unreachable)
+    (said,) = yard.look(server="https://127.0.0.1:9", certificate="none.pem", key=str(mine.key))
+    assert isinstance(said, Unreachable)
+    assert "enroll" in said.detail
 
 
 # A stick.
