@@ -33,6 +33,7 @@ from fleet_server.link.assertions import (
     refused,
 )
 from fleet_server.link.nonces import LIFE_S, Nonces
+from fleet_server.link.revoking import is_revoked
 from fleet_server.link.sources import Sources
 
 TOKEN_S: Final = 600
@@ -129,7 +130,7 @@ class TokenDesk:
         except jwt.PyJWTError:
             raise unauthorized(_("the token is not valid, or has ended")) from None
         caller = DeviceCaller(content["sub"], content["serial"], Scope(content["scope"]), source)
-        if _is_revoked(self._certificate(caller.serial)):
+        if is_revoked(self._certificate(caller.serial)):
             raise unauthorized(_("the certificate behind the token was revoked"))
         if caller.scope not in scopes:
             raise DeviceRefused(
@@ -169,7 +170,7 @@ class TokenDesk:
         return row, claimed
 
     def _scope(self, row: Certificate) -> Scope:
-        if _is_revoked(row):
+        if is_revoked(row):
             raise refused(
                 _("the certificate was revoked"), _("Ask who runs the fleet; then enroll the device again.")
             )
@@ -199,10 +200,6 @@ def unauthorized(message: str, *, code: str = "invalid_token") -> DeviceRefused:
     return DeviceRefused(
         HTTPStatus.UNAUTHORIZED, code, message, _("Get a token at {path}.").format(path=TOKEN_PATH)
     )
-
-
-def _is_revoked(row: Certificate | None) -> bool:
-    return row is None or row.revoked_ms is not None
 
 
 def _stale_nonce() -> DeviceRefused:

@@ -131,14 +131,14 @@ def release(
     return [one.serial for one in found]
 
 
-def is_revoked(session: Session, tenant: str, serial: str) -> bool:
-    """Whether the certificate counts no more, for good or for now. One that is not known never did."""
-    row = session.get(Certificate, (tenant, serial))
-    return row is None or row.revoked_ms is not None
+def is_revoked(certificate: Certificate | None) -> bool:
+    """Whether ``certificate`` counts no more, for good or for now. One that is not known never did."""
+    return certificate is None or certificate.revoked_ms is not None
 
 
 def _require(session: Session, tenant: str, device: str) -> None:
-    if session.get(Device, (tenant, device)) is None:
+    # Locked, so that no certificate is issued to it meanwhile that would be left out.
+    if session.get(Device, (tenant, device), with_for_update={"key_share": True}) is None:
         raise NotFound(_("there is no device {device!r}").format(device=device[:80]))
 
 

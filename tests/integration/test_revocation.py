@@ -125,9 +125,9 @@ def test_what_was_revoked_goes_and_the_devices_newer_certificate_stays_good(site
     with connected(site.broker.port, renewed) as client:
         assert client.publish(topic("gw-renewed", Channel.TELEMETRY)) == ACCEPTED
     with Session(site.engine) as session:
-        assert revoking.is_revoked(session, TENANT, serial_text(leaf(stolen)))
-        assert not revoking.is_revoked(session, TENANT, serial_text(leaf(renewed)))
-        assert revoking.is_revoked(session, TENANT, "feed")
+        assert revoking.is_revoked(session.get(Certificate, (TENANT, serial_text(leaf(stolen)))))
+        assert not revoking.is_revoked(session.get(Certificate, (TENANT, serial_text(leaf(renewed)))))
+        assert revoking.is_revoked(session.get(Certificate, (TENANT, "feed")))
 
 
 def test_orders_that_follow_each_other_within_a_second_are_all_obeyed(site: Site) -> None:
