@@ -86,6 +86,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--api-host", metavar="ADDRESS", help=_("where the API listens; default 127.0.0.1"))
     serve.add_argument("--api-port", type=int, metavar="PORT", help=_("0 for any free one (default)"))
     _add_api_tls(serve)
+    _add_oidc(serve)
     serve.add_argument(
         "--device-port",
         type=int,
@@ -105,6 +106,13 @@ def _add_api_tls(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--api-key", type=_path_or_none, metavar="FILE", help=_("the key of --api-certificate")
     )
+
+
+def _add_oidc(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--oidc-issuer", metavar="URL", help=_("where people can log in too; '' for nowhere (default)")
+    )
+    serve.add_argument("--oidc-client-id", metavar="NAME", help=_("what the issuer calls this fleet"))
 
 
 def _add_escalation(serve: argparse.ArgumentParser) -> None:

@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
+from fleet_server.access.door import Door
+from fleet_server.access.oidc import Issuer
 from fleet_server.api import (
     artifacts,
     devices,
@@ -18,8 +20,11 @@ from fleet_server.api import (
     events,
     groups,
     health,
+    people,
     rollouts,
+    session,
     telemetry,
+    tokens,
     updates,
 )
 from fleet_server.api.centre import Centre
@@ -32,6 +37,9 @@ GRACE_S: Final = 3
 """How long running requests may take to end when the API is asked to stop."""
 
 _ROUTERS: Final = (
+    session.router,
+    tokens.router,
+    people.router,
     devices.router,
     telemetry.router,
     events.router,
@@ -57,6 +65,8 @@ def create_app(engine: Engine, config: ServerConfig) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.centre = Centre(engine, config)
+    issuer = Issuer(config.oidc.issuer, config.oidc.client_id) if config.oidc else None
+    app.state.door = Door(engine, config.tenant, issuer)
     install(app)
     for router in _ROUTERS:
         app.include_router(router)
