@@ -13,6 +13,7 @@ from typing import NoReturn
 import msgspec
 
 from fleet_protocol.texts import _
+from fleet_server.access import shell
 from fleet_server.config import load, read_settings
 from fleet_server.errors import ServerError
 from fleet_server.files import make_folder
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name in {"api", "device"}:
             command.add_argument("--descriptor", type=int, required=True, help=_("the inherited socket"))
+    shell.add_commands(commands)
     openapi = commands.add_parser("openapi", help=_("print the API's description"))
     openapi.set_defaults(run=_openapi)
     return parser

@@ -7,7 +7,7 @@ administrator: whoever could repair that would have to be let in by somebody els
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +22,12 @@ from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Token
 from fleet_server.errors import AccessConflict, PersonNotFound
+
+NAME: Final = r"^[a-z0-9][a-z0-9.@_-]{0,62}$"
+"""How people are called; an e-mail address can be one."""
+
+WORD: Final = r"^([a-z0-9-]{1,63})?$"
+"""How sites and tags are called, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,11 @@ from fleet_server.api import (
     updates,
 )
 from fleet_server.api.centre import Centre
+from fleet_server.api.limits import LIMITS, guarded
 from fleet_server.api.problems import Problem, install
 from fleet_server.config import ServerConfig, Settings, certificate_in, resolve
 from fleet_server.database.engine import open_engine
+from fleet_server.updates.bounds import MAX_CONNECTIONS, BoundedProtocol
 from fleet_server.updates.office import open_office
 
 GRACE_S: Final = 3
@@ -87,9 +89,14 @@ def run(config: ServerConfig, descriptor: int) -> None:
     tls = config.api_tls or certificate_in(config.own_api_certificate)
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            guarded(app, LIMITS),
+            http=BoundedProtocol,
+            ws="none",
             access_log=False,
             server_header=False,
+            # Whoever asks could name any address in a header.
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_S,
             ssl_certfile=tls.certificate,
             ssl_keyfile=tls.key,

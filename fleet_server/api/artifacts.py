@@ -6,11 +6,9 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from fleet_protocol.targets import MAX_ARTIFACT, Kind
-from fleet_protocol.texts import _
+from fleet_protocol.targets import Kind
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Limit, Proposer, Publisher, Reader, Server, Updates, require_reach
-from fleet_server.errors import TooLarge
 from fleet_server.updates.artifacts import ArtifactSummary
 from fleet_server.updates.assigning import assign, withdraw
 
@@ -77,8 +75,6 @@ async def upload_artifact(
     path: Annotated[str, Path(description="As in the repositories: `models/pressure_leak/2.tar`.")],
 ) -> Uploaded:
     """Store the bytes of an artifact, checked as a device would check them."""
-    if int(request.headers.get("Content-Length", "0")) > MAX_ARTIFACT:
-        raise TooLarge(_("an artifact has at most {limit} bytes").format(limit=MAX_ARTIFACT))
     with updates.artifacts.incoming() as incoming:
         async for part in request.stream():
             incoming.write(part)

@@ -1,6 +1,6 @@
 """People over HTTP, for administrators: accounts, what they may do, and their tokens."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field, SecretStr
@@ -8,26 +8,23 @@ from pydantic import BaseModel, Field, SecretStr
 from fleet_server.access import issuing, people
 from fleet_server.access.issuing import TokenView
 from fleet_server.access.passwords import LONGEST
-from fleet_server.access.people import PersonView, Right
+from fleet_server.access.people import NAME, WORD, PersonView, Right
 from fleet_server.access.roles import Actor, Caller, Permission, RoleName
 from fleet_server.api.centre import Limit, PeopleManager, Server
 from fleet_server.api.tokens import TokenList, TokenName
 
 router = APIRouter(prefix="/v1/people", tags=["people"])
 
-_NAME: Final = r"^[a-z0-9][a-z0-9.@_-]{0,62}$"
-_WORD: Final = r"^([a-z0-9-]{1,63})?$"
-
 Name = Annotated[str, Path(max_length=63)]
-Word = Annotated[str, Query(pattern=_WORD)]
+Word = Annotated[str, Query(pattern=WORD)]
 
 
 class RightBody(BaseModel):
     """A role, and where it holds; an empty site or tag narrows nothing."""
 
     role: RoleName
-    site: str = Field(default="", pattern=_WORD)
-    tag: str = Field(default="", pattern=_WORD)
+    site: str = Field(default="", pattern=WORD)
+    tag: str = Field(default="", pattern=WORD)
 
     def right(self) -> Right:
         """The same as a value."""
@@ -37,7 +34,7 @@ class RightBody(BaseModel):
 class NewPerson(BaseModel):
     """An account to make, without a password."""
 
-    id: str = Field(pattern=_NAME)
+    id: str = Field(pattern=NAME)
     rights: list[RightBody] = Field(default=[], max_length=100)
 
 

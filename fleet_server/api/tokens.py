@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from fleet_server.access import issuing
 from fleet_server.access.issuing import TokenView, Wish
+from fleet_server.access.people import WORD
 from fleet_server.access.roles import Permission, RoleName, Scope
 from fleet_server.api.centre import Oneself, Server
 
@@ -14,8 +15,6 @@ router = APIRouter(prefix="/v1/tokens", tags=["people"])
 
 LONGEST_S: Final = 366 * 86_400
 """How long a token may live: who has forgotten it by then gets a new one."""
-
-_WORD: Final = r"^([a-z0-9-]{1,63})?$"
 
 TokenName = Annotated[str, Path(max_length=64)]
 
@@ -25,8 +24,8 @@ class NewToken(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     role: RoleName | None = None
-    site: str = Field(default="", pattern=_WORD)
-    tag: str = Field(default="", pattern=_WORD)
+    site: str = Field(default="", pattern=WORD)
+    tag: str = Field(default="", pattern=WORD)
     expires_s: int = Field(default=90 * 86_400, ge=60, le=LONGEST_S)
 
 

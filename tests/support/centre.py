@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from fleet_server.access.tokens import provide_token
 from fleet_server.api.app import create_app
+from fleet_server.api.limits import LIMITS, guarded
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
@@ -43,7 +44,7 @@ def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
 @contextmanager
 def answering(engine: Engine, config: ServerConfig) -> Iterator[httpx.Client]:
     """The API on a real socket, and a client with its token."""
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, config), log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(guarded(create_app(engine, config), LIMITS), log_level="critical"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
