@@ -23,6 +23,9 @@ from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Token
 from fleet_server.errors import AccessConflict, PersonNotFound
 
+FIRST_MS: Final = 90 * 86_400_000
+"""How long the token lives that somebody gets with their account."""
+
 NAME: Final = r"^[a-z0-9][a-z0-9.@_-]{0,62}$"
 """How people are called; an e-mail address can be one."""
 
@@ -70,7 +73,14 @@ def add(
             session.add_all(_role(tenant, person, right) for right in set(rights))
             if token:
                 session.add(
-                    Token(tenant=tenant, sha256=digest(token), person=person, name="first", created_ms=now_ms)
+                    Token(
+                        tenant=tenant,
+                        sha256=digest(token),
+                        person=person,
+                        name="first",
+                        created_ms=now_ms,
+                        expires_ms=now_ms + FIRST_MS,
+                    )
                 )
             session.flush()
             view = _view(session, row)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -27,10 +28,10 @@ from fleet_server.link.mosquitto import ESCALATION, INGEST, ROLLOUTS
 from fleet_server.updates.office import provide_keys
 
 
-def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
+def make_centre(data: Path, settings: Settings | None = None) -> tuple[Engine, ServerConfig]:
     """A centre as ``serve`` makes it at its first start, with services that live."""
     data.mkdir()
-    config = resolve(data, Settings(mqtt_port=8883, api_port=8080))
+    config = resolve(data, msgspec.structs.replace(settings or Settings(), mqtt_port=8883, api_port=8080))
     open_authority(config.authority, may_make=True)
     engine = open_engine(config.database_url)
     upgrade(engine)
