@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -52,6 +53,19 @@ def bearer(token: str) -> dict[str, str]:
 def problem(answer: httpx.Response) -> tuple[int, Any]:
     assert set(answer.json()) == {"code", "message", "next_step"}
     return answer.status_code, answer.json()["code"]
+
+
+def announced(client: httpx.Client, method: str, path: str, length: str) -> int:
+    """The answer to a body that is announced and never sent."""
+    connection = HTTPConnection(client.base_url.host, client.base_url.port, timeout=10)
+    try:
+        connection.putrequest(method, path)
+        connection.putheader("Authorization", client.headers["Authorization"])
+        connection.putheader("Content-Length", length)
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def test_every_route_takes_one_right_or_is_meant_for_strangers(centre: tuple[Engine, ServerConfig]) -> None:
@@ -223,8 +237,8 @@ def test_a_bug_is_answered_with_the_same_headers(
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: httpx.Client) -> None:
     answer = client.post("/v1/session", content=b"x" * (LIMITS.body + 1))
     assert problem(answer) == (413, "too_large")
-    lying = client.post("/v1/session", content=b"{}", headers={"Content-Length": "99999999"})
-    assert problem(lying) == (413, "too_large")
+    assert announced(client, "POST", "/v1/session", "99999999") == 413
+    assert announced(client, "POST", "/v1/session", "-1") in {400, 413}
 
 
 def test_a_body_of_unknown_length_is_refused_at_the_byte_that_is_too_many(client: httpx.Client) -> None:
@@ -238,8 +252,7 @@ def test_artifacts_and_metadata_have_limits_of_their_own(client: httpx.Client) -
     body = b"x" * (2 * LIMITS.body)
     assert client.put("/v1/artifacts/models/leak/1.tar", content=body).status_code == 422
     assert client.post("/v1/updates/metadata", content=body).status_code == 422
-    huge = {"Content-Length": str(2**40)}
-    assert client.put("/v1/artifacts/models/leak/1.tar", content=b"x", headers=huge).status_code == 413
+    assert announced(client, "PUT", "/v1/artifacts/models/leak/1.tar", str(2**40)) == 413
 
 
 def test_who_asks_too_often_is_told_when_to_come_again(
