@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from fleet_server.access import people
 from fleet_server.access.people import Right
 from fleet_server.access.roles import RIGHTS, Permission, RoleName
+from fleet_server.access.tokens import digest
 from fleet_server.api.app import create_app
 from fleet_server.api.centre import EVERYWHERE
 from fleet_server.api.limits import LIMITS, Rate
@@ -283,3 +284,14 @@ def test_one_address_is_bounded_whatever_tokens_it_tries(
     with answering(*centre) as client:
         tried = [client.get("/v1/health", headers=bearer(f"t{n}")).status_code for n in range(8)]
     assert tried == [401] * 5 + [429] * 3
+
+
+def test_a_statement_that_fails_is_logged_without_what_it_was_given(
+    centre: tuple[Engine, ServerConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    with centre[0].begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE token RENAME TO tokens")
+    with answering(*centre) as client:
+        assert client.get("/v1/devices", headers=bearer("secret")).json()["code"] == "database.down"
+    assert "no such table" in caplog.text
+    assert digest("secret") not in caplog.text
