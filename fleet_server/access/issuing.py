@@ -97,6 +97,20 @@ def list_tokens(engine: Engine, tenant: str, person: str) -> list[TokenView]:
         return [_view(row) for row in session.exec(query) if lives(row)]
 
 
+def revoke_own(engine: Engine, caller: Caller, name: str) -> TokenView:
+    """Let the caller's token ``name`` be worth nothing from now on.
+
+    Raises:
+        TooBroad: they came with a narrowed token, which ends none but itself: who finds one shuts nobody out.
+        PersonNotFound: they have no such token.
+    """
+    with Session(engine) as session:
+        own = session.get_one(Token, (caller.tenant, caller.token_sha256))
+    if own.name != name and (own.role or own.site or own.tag):
+        raise TooBroad(_("a token that is narrowed can revoke none but itself"))
+    return revoke(engine, caller.tenant, caller.actor(Permission.SELF), caller.person, name)
+
+
 def revoke(engine: Engine, tenant: str, actor: Actor, person: str, name: str) -> TokenView:
     """Let the token ``name`` of ``person`` be worth nothing from now on.
 

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/session", tags=["people"])
 AT_ONCE: Final = 2
 """Passwords that are hashed at the same time: 64 MiB each, and other requests want to be answered too."""
 
-REFUSED_S: Final = 0.5
+REFUSED_S: Final = 1.0
 """How long a refusal takes at least: what is written down of it takes time, for people who exist."""
 
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from fleet_server.access import issuing
 from fleet_server.access.issuing import TokenView, Wish
 from fleet_server.access.people import WORD
-from fleet_server.access.roles import Permission, RoleName, Scope
+from fleet_server.access.roles import RoleName, Scope
 from fleet_server.api.centre import Oneself, Server
 
 router = APIRouter(prefix="/v1/tokens", tags=["people"])
@@ -59,5 +59,4 @@ def tokens(caller: Oneself, server: Server) -> TokenList:
 @router.delete("/{name}")
 def revoke_token(caller: Oneself, server: Server, name: TokenName) -> TokenView:
     """Let one of one's tokens or sessions be worth nothing from now on."""
-    actor = caller.actor(Permission.SELF)
-    return issuing.revoke(server.engine, caller.tenant, actor, caller.person, name)
+    return issuing.revoke_own(server.engine, caller, name)

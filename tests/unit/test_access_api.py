@@ -168,6 +168,10 @@ def test_tokens_are_made_listed_and_revoked(client: httpx.Client, ann: dict[str,
     listed = client.get("/v1/tokens", headers=session)
     assert [one["name"] for one in listed.json()["items"]][1:] == ["ci"]
     assert token not in listed.text
+    other = client.post("/v1/tokens", json={"name": "other"}, headers=session).json()["token"]
+    shut_out = client.delete("/v1/tokens/other", headers=bearer(token))
+    assert problem(shut_out) == (403, "too_broad"), "who finds a narrow token shuts nobody out"
+    assert client.get("/v1/devices", headers=bearer(other)).status_code == 200
     assert client.delete("/v1/tokens/ci", headers=session).status_code == 200
     assert client.get("/v1/devices", headers=bearer(token)).status_code == 401
     assert problem(client.delete("/v1/tokens/ci", headers=session)) == (404, "not_found")

@@ -1,11 +1,14 @@
 """What access rests on, without a database: rights that only narrow, waits, nonces, budgets."""
 
+import time
+from statistics import median
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol.buckets import TokenBucket
-from fleet_server.access import lockout
+from fleet_server.access import lockout, passwords
 from fleet_server.access.door import MOST_SOURCES, SUM_S, Strangers
 from fleet_server.access.issuing import Wish, narrower
 from fleet_server.access.nonces import LIFE_S, Nonces
@@ -160,3 +163,17 @@ def test_budgets_are_for_each_caller_and_remember_so_many(monkeypatch: pytest.Mo
 )  # fmt: skip
 def test_an_ipv6_network_is_one_caller(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+def test_a_password_of_nobody_takes_as_much_work_as_one_of_somebody() -> None:
+    def work_s(kept: str) -> float:
+        began_s = time.process_time()
+        assert not passwords.is_right(kept, "wrong password")
+        return time.process_time() - began_s
+
+    kept = passwords.hashed("a right password", "ann")
+    work_s("")
+    somebodys, nobodys = (median(work_s(one) for _ in range(3)) for one in (kept, ""))
+    assert 0.6 < somebodys / nobodys < 1.6
+    assert passwords.is_right(kept, "a right password")
+    assert "$argon2id$v=19$m=65536,t=3,p=1$" in kept
