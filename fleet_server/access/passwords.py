@@ -1,6 +1,6 @@
 """Passwords: hashed with Argon2id, and verified with the same work whether there is one or not.
 
-Three passes over 64 MiB with one lane: above what OWASP asks for, a fifth of a second of a server's processor.
+Three passes over 64 MiB with one lane, above what OWASP asks for: a fifth of a second of a processor.
 """
 
 from functools import cache
