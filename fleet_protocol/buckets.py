@@ -27,6 +27,11 @@ class TokenBucket:
         """Put ``amount`` tokens back that were taken for nothing."""
         self._tokens += amount
 
+    def wait_s(self, now_s: float) -> float:
+        """Until there is a token to take."""
+        self._refill(now_s)
+        return max(0.0, 1.0 - self._tokens) / self._per_s
+
     def is_full(self, now_s: float) -> bool:
         """Whether it is as good as a new one, and need not be remembered."""
         self._refill(now_s)

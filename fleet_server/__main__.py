@@ -13,6 +13,7 @@ from typing import NoReturn
 import msgspec
 
 from fleet_protocol.texts import _
+from fleet_server.access import shell
 from fleet_server.config import load, read_settings
 from fleet_server.errors import ServerError
 from fleet_server.files import make_folder
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     access = commands.add_parser("broker-acl", help=_("print the access list for a broker of your own"))
     access.add_argument("--for", dest="broker", choices=("mosquitto", "emqx"), required=True)
     access.set_defaults(run=_broker_acl)
+    shell.add_commands(commands)
     openapi = commands.add_parser("openapi", help=_("print the API's description"))
     openapi.set_defaults(run=_openapi)
     return parser
@@ -92,6 +94,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--api-host", metavar="ADDRESS", help=_("where the API listens; default 127.0.0.1"))
     serve.add_argument("--api-port", type=int, metavar="PORT", help=_("0 for any free one (default)"))
     _add_api_tls(serve)
+    _add_oidc(serve)
     serve.add_argument(
         "--device-port",
         type=int,
@@ -131,6 +134,13 @@ def _add_api_tls(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--api-key", type=_path_or_none, metavar="FILE", help=_("the key of --api-certificate")
     )
+
+
+def _add_oidc(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--oidc-issuer", metavar="URL", help=_("where people can log in too; '' for nowhere (default)")
+    )
+    serve.add_argument("--oidc-client-id", metavar="NAME", help=_("what the issuer calls this fleet"))
 
 
 def _add_escalation(serve: argparse.ArgumentParser) -> None:

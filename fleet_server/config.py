@@ -48,6 +48,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``api_certificate`` and ``api_key`` are files that the API proves itself with, empty for a certificate
     of the fleet.
 
+    ``oidc_issuer`` is where people can log in beside their passwords, empty for nowhere, and
+    ``oidc_client_id`` the name of this fleet there.
+
     ``central_model`` is the folder of the model that answers devices' questions, empty for none;
     ``inference_url`` the server that runs it, empty for this one's own process. What devices may
     ask an hour is bounded for each of them and for all of a tenant together. Their certificates last
@@ -65,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_port: int = 0
     api_certificate: str = ""
     api_key: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
     device_port: int = 0
     tenant: str = "default"
     central_model: str = ""
@@ -77,6 +82,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_backlog_messages: float = 2_000_000.0
     device_backlog_bytes: float = 2_147_483_648.0
     grace_days: int = GRACE_DAYS
+
+
+class Oidc(NamedTuple):
+    """An issuer whose word on who somebody is counts, and the name of this fleet there."""
+
+    issuer: str
+    client_id: str
 
 
 class Tls(NamedTuple):
@@ -92,7 +104,8 @@ class ServerConfig:
 
     ``mqtt_host`` and ``mqtt_port`` are where services and devices reach the broker; ``embedded``
     says whether it is a child of this server. ``device_host`` and ``device_port`` are where devices
-    fetch updates. ``api_tls`` is None where the API has a certificate of the fleet.
+    fetch updates. ``api_tls`` is None where the API has a certificate of the fleet, ``oidc`` where
+    people have passwords alone.
     ``central_model`` and ``inference_url`` are None where nothing was given.
     """
 
@@ -104,6 +117,7 @@ class ServerConfig:
     api_host: str
     api_port: int
     api_tls: Tls | None
+    oidc: Oidc | None
     device_host: str
     device_port: int
     tenant: str
@@ -235,6 +249,7 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         api_host=_host(settings.api_host),
         api_port=_port(settings.api_port),
         api_tls=_tls(settings),
+        oidc=_oidc(settings),
         device_host=_host(settings.broker_host),
         device_port=_port(settings.device_port),
         tenant=settings.tenant,
@@ -301,6 +316,21 @@ def _tls(settings: Settings) -> Tls | None:
     if not settings.api_certificate:
         return None
     return Tls(Path(settings.api_certificate), Path(settings.api_key))
+
+
+def _oidc(settings: Settings) -> Oidc | None:
+    if bool(settings.oidc_issuer) != bool(settings.oidc_client_id):
+        raise ConfigError(_("give both --oidc-issuer and --oidc-client-id, or neither ('' for none)"))
+    if not settings.oidc_issuer:
+        return None
+    parts = urlsplit(settings.oidc_issuer)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise ConfigError(
+            _("{url!r} is no OIDC issuer; use https://HOST, exactly as the issuer calls itself").format(
+                url=settings.oidc_issuer
+            )
+        )
+    return Oidc(settings.oidc_issuer, settings.oidc_client_id)
 
 
 def _budget(per_hour: float) -> float:

@@ -22,6 +22,14 @@
     │   ├── TooLarge
     │   ├── NoCeremony   no keys were vouched for yet
     │   └── NoArtifact   no such thing was published
+    ├── AccessError      an account, a token or a login that cannot be had
+    │   ├── PersonNotFound   no such person or token
+    │   ├── AccessConflict   it is there already, or must stay
+    │   ├── PasswordRefused  a password that cannot be taken
+    │   ├── TooBroad         more than whoever asks has themselves
+    │   ├── LoginRefused     nobody was recognized
+    │   ├── NoIssuer         OIDC is not set up
+    │   └── IssuerDown       the OIDC issuer cannot be asked
     └── RolloutError     a move of the fleet that cannot be made
         ├── FilterError      a group's filter that cannot be read
         ├── RulesError       waves or limits that make no sense
@@ -118,6 +126,38 @@ class NoCeremony(UpdatesError):  # noqa: N818
 
 class NoArtifact(UpdatesError):  # noqa: N818
     """No such artifact was published."""
+
+
+class AccessError(ServerError):
+    """An account, a token or a login that cannot be had."""
+
+
+class PersonNotFound(AccessError):  # noqa: N818
+    """No such person, or no such token of theirs."""
+
+
+class AccessConflict(AccessError):  # noqa: N818
+    """It is there already, or it has to stay."""
+
+
+class PasswordRefused(AccessError):  # noqa: N818
+    """A password that cannot be taken."""
+
+
+class TooBroad(AccessError):  # noqa: N818
+    """It would give more than whoever asks for it has."""
+
+
+class LoginRefused(AccessError):  # noqa: N818
+    """Nobody was recognized; the message does not say whether such a person exists."""
+
+
+class NoIssuer(AccessError):  # noqa: N818
+    """Login by OIDC is not set up."""
+
+
+class IssuerDown(AccessError):  # noqa: N818
+    """The OIDC issuer cannot be asked, or says what cannot be used."""
 
 
 class RolloutError(ServerError):

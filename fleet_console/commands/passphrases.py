@@ -1,4 +1,4 @@
-"""Where passphrases come from: a file that the environment names, or the person at the terminal."""
+"""Where passphrases and passwords come from: a file that the environment names, or who is at the terminal."""
 
 import os
 import sys
@@ -13,6 +13,8 @@ from fleet_signing import keys
 from fleet_signing.keys import Held
 
 VARIABLE: Final = "ARGAN_PASSPHRASE_FILE"
+PASSWORD_VARIABLE: Final = "ARGAN_PASSWORD_FILE"  # noqa: S105 - a variable's name
+NEW_PASSWORD_VARIABLE: Final = "ARGAN_NEW_PASSWORD_FILE"  # noqa: S105
 
 
 def ask(what: str, *, is_new: bool) -> str:
@@ -21,19 +23,34 @@ def ask(what: str, *, is_new: bool) -> str:
     Raises:
         UsageError: the file cannot be read, or there is neither file nor terminal.
     """
-    named = os.environ.get(VARIABLE)
+    return _secret(VARIABLE, _("Passphrase for {what}").format(what=what), is_new=is_new)
+
+
+def ask_password(person: str, *, is_new: bool) -> str:
+    """The password of ``person``; one that is new is asked for twice, and has a file of its own.
+
+    Raises:
+        UsageError: the file cannot be read, or there is neither file nor terminal.
+    """
+    text = _("New password of {person}") if is_new else _("Password of {person}")
+    return _secret(
+        NEW_PASSWORD_VARIABLE if is_new else PASSWORD_VARIABLE, text.format(person=person), is_new=is_new
+    )
+
+
+def _secret(variable: str, text: str, *, is_new: bool) -> str:
+    named = os.environ.get(variable)
     if named:
         try:
             return Path(named).read_text("utf-8").rstrip("\r\n")
         except (OSError, ValueError) as error:
-            raise UsageError(_("the passphrase cannot be read: {reason}").format(reason=error)) from error
+            raise UsageError(_("the secret cannot be read: {reason}").format(reason=error)) from error
     if not sys.stdin.isatty():
         raise UsageError(
-            _("a passphrase is needed: let {variable} name a file with it, or use a terminal").format(
-                variable=VARIABLE
+            _("{secret} is needed: let {variable} name a file with it, or use a terminal").format(
+                secret=text, variable=variable
             )
         )
-    text = _("Passphrase for {what}").format(what=what)
     given: str = typer.prompt(text, hide_input=True, confirmation_prompt=is_new, err=True)
     return given
 

@@ -7,7 +7,17 @@ from typing import Annotated, Final
 import typer
 
 from fleet_console import tables
-from fleet_console.commands import calibrating, enrolling, keys, opening, publishing, revoking, rollouts
+from fleet_console.commands import (
+    calibrating,
+    enrolling,
+    keys,
+    login,
+    opening,
+    people,
+    publishing,
+    revoking,
+    rollouts,
+)
 from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.errors import ConsoleError, UsageError
@@ -39,6 +49,9 @@ app.command("assign", help=_("Let one device have one release, outside any rollo
 app.command("unassign", help=_("Let one device be given nothing of a name any more."))(publishing.unassign)
 app.add_typer(rollouts.group_app, name="group")
 app.add_typer(rollouts.rollout_app, name="rollout")
+app.add_typer(people.person_app, name="person")
+app.add_typer(people.token_app, name="token")
+login.register(app)
 opening.register(app)
 revoking.register(device_app)
 app.add_typer(calibrating.app)

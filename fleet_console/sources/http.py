@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from fleet_console.errors import Absent, ConsoleError, Unreachable, UsageError
+from fleet_console.sources import logins
+from fleet_console.sources.logins import Login
 from fleet_protocol.texts import _
 
 TIMEOUT_S: Final = 20.0
@@ -58,9 +60,9 @@ class Server:
         """What became of ``body``; raises as :meth:`get`."""
         return self._ask("PUT", path, json=body)
 
-    def delete(self, path: str) -> Answer:
+    def delete(self, path: str, **parameters: str) -> Answer:
         """What became of it; raises as :meth:`get`."""
-        return self._ask("DELETE", path)
+        return self._ask("DELETE", path, params=parameters)
 
     def send(self, method: str, path: str, document: bytes) -> Answer:
         """What became of ``document``, JSON that is sent as it is; raises as :meth:`get`."""
@@ -133,7 +135,10 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Which server, the token that it wants, and whose certificate it has: the system's trust, or ``ca``."""
+    """Which server, the token that it wants, and whose certificate it has: the system's trust, or ``ca``.
+
+    An empty token is none, for whoever is about to log in.
+    """
 
     url: str
     token: str
@@ -147,7 +152,7 @@ class Access:
             UsageError: the authority's file cannot be used.
         """
         # No proxy from the environment: the token goes to the named server and nowhere else.
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return {
             "base_url": self.url,
             "headers": headers,
@@ -175,21 +180,56 @@ class Place:
     data: Path | None = None
 
     def access(self) -> Access:
-        """The server at ``url`` with the token in a file, or the one that runs on the folder ``data``.
+        """The server that runs on the folder ``data``, the one at ``url``, or where somebody is logged in.
 
         Raises:
-            UsageError: neither is given, the token cannot be read, or it would travel in the clear.
+            UsageError: none is meant, there is no token for it, or it would travel in the clear.
             Unreachable: no server runs on ``data``.
         """
-        url, token_file, ca = (self.url, self.token_file, self.ca)
         if self.data is not None:
             url, token_file, ca = _endpoints(self.data)
-        if url is None or token_file is None:
+            return Access(_private(url), _token_in(token_file), ca)
+        if self.url is not None and self.token_file is not None:
+            return Access(_private(self.url), _token_in(self.token_file), self.ca)
+        login = self.login()
+        return Access(_private(login.url), login.token, self.ca or login.ca)
+
+    def login(self) -> Login:
+        """Where somebody is logged in: at ``url``, or at the only server there is.
+
+        Raises:
+            UsageError: nobody is, or it may be one of several.
+        """
+        found = [login for login in logins.living() if self.url is None or login.url == self.url.rstrip("/")]
+        if self.token_file is None and len(found) == 1:
+            return found[0]
+        if self.token_file is None and found:
+            servers = ", ".join(login.url for login in found)
+            raise UsageError(_("which server? Give --server URL: {servers}").format(servers=servers))
+        if self.token_file is None and self.url is not None:
             raise UsageError(
-                _("which server? Give --data DIR on its machine, or --server URL and --token-file FILE")
+                _("you are not logged in at {url}; run: fleet login --server {url}").format(url=self.url)
             )
-        _require_private(url)
-        return Access(url, _token_in(token_file), ca)
+        raise UsageError(
+            _(
+                "which server? Give --data DIR on its machine, or --server URL and --token-file FILE,"
+                " or log in: fleet login --server URL"
+            )
+        )
+
+    def stranger(self) -> Access:
+        """The server that is meant, without a token, for whoever is about to log in.
+
+        Raises:
+            UsageError: none is meant, or a password would travel in the clear.
+            Unreachable: no server runs on ``data``.
+        """
+        if self.data is not None:
+            url, _file, ca = _endpoints(self.data)
+            return Access(_private(url), "", ca)
+        if self.url is None:
+            raise UsageError(_("which server? Give --server URL, or --data DIR on its machine"))
+        return Access(_private(self.url.rstrip("/")), "", self.ca)
 
     @contextmanager
     def connect(self) -> Iterator[Server]:
@@ -208,8 +248,8 @@ def _token_in(path: Path) -> str:
     return token
 
 
-def _require_private(url: str) -> None:
-    """A token is sent over TLS, or stays on this machine."""
+def _private(url: str) -> str:
+    """``url``, where a token that is sent there goes over TLS, or stays on this machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
         raise UsageError(
@@ -217,6 +257,7 @@ def _require_private(url: str) -> None:
                 url=url
             )
         )
+    return url
 
 
 def _endpoints(data: Path) -> tuple[str, Path, Path | None]:
@@ -244,7 +285,7 @@ def answer_of(response: httpx.Response) -> Answer:
         ConsoleError: the server refuses, in its own words.
     """
     if response.is_success:
-        return Answer(response.json(), _clock(response))
+        return Answer(response.json() if response.content else None, _clock(response))
     family = Absent if response.status_code == HTTPStatus.NOT_FOUND else ConsoleError
     raise family(_refusal(response))
 

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 SYSTEM_ROLE: Final = "system"
 DEVICE_ROLE: Final = "device"
 SHELL_ROLE: Final = "shell"
-"""Who acts without an account: the server itself, a device, and whoever has a shell on the server."""
+STRANGER_ROLE: Final = "stranger"
+"""Who acts without an account: the server, a device, whoever has a shell on it, whoever is not known."""
 
 
 class Permission(StrEnum):
@@ -125,6 +126,11 @@ class Actor(NamedTuple):
     def shell(user: str) -> "Actor":
         """The Unix user ``user``, who has a shell on the server and may read its data folder."""
         return Actor(user, SHELL_ROLE, "localhost")
+
+    @staticmethod
+    def stranger(source: str) -> "Actor":
+        """Somebody at the address ``source`` who was not recognized."""
+        return Actor("", STRANGER_ROLE, source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def provide_token(engine: Engine, path: Path, tenant: str) -> None:
     try:
         token = path.read_text("ascii").strip()
     except FileNotFoundError:
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        token = new_token()
         write_durably(path, token.encode() + b"\n")
     now_ms = wall_ms()
     with writing(engine) as session:
@@ -47,20 +47,31 @@ def identify(engine: Engine, tenant: str, token: str, source: str) -> Caller | N
     """Who speaks with ``token`` from the address ``source``; None where it is worth nothing now."""
     with Session(engine) as session:
         known = session.get(Token, (tenant, digest(token)))
-        if known is None or not _lives(known):
+        if known is None or not lives(known):
             return None
         person = session.get(Person, (tenant, known.person))
         if person is None or person.disabled_ms is not None:
             return None
-        roles = session.exec(select(Role).where(Role.tenant == tenant, Role.person == known.person)).all()
-    grants = [Grant.of(RoleName(role.role), Scope(role.site, role.tag)) for role in roles]
+        grants = grants_of(session, tenant, known.person)
     cap = RoleName(known.role) if known.role else None
     left = narrowed(grants, cap, Scope(known.site, known.tag))
     return Caller(tenant, known.person, left, known.sha256, source)
 
 
-def _lives(token: Token) -> bool:
+def grants_of(session: Session, tenant: str, person: str) -> tuple[Grant, ...]:
+    """What ``person`` may do, whatever token they use; always in the same order."""
+    rows = session.exec(select(Role).where(Role.tenant == tenant, Role.person == person))
+    return tuple(sorted(Grant.of(RoleName(row.role), Scope(row.site, row.tag)) for row in rows))
+
+
+def lives(token: Token) -> bool:
+    """Whether ``token`` is neither revoked nor past its end."""
     return token.revoked_ms is None and (token.expires_ms is None or token.expires_ms > wall_ms())
+
+
+def new_token() -> str:
+    """A token that nobody can guess; to be shown once."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
 def digest(token: str) -> str:

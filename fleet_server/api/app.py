@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
+from fleet_server.access.door import Door
+from fleet_server.access.oidc import Issuer
 from fleet_server.api import (
     artifacts,
     devices,
@@ -18,21 +20,29 @@ from fleet_server.api import (
     events,
     groups,
     health,
+    people,
     revocations,
     rollouts,
+    session,
     telemetry,
+    tokens,
     updates,
 )
 from fleet_server.api.centre import Centre
+from fleet_server.api.limits import LIMITS, guarded
 from fleet_server.api.problems import Problem, install
 from fleet_server.config import ServerConfig, Settings, certificate_in, resolve
 from fleet_server.database.engine import open_engine
+from fleet_server.updates.bounds import MAX_CONNECTIONS, BoundedProtocol
 from fleet_server.updates.office import open_office
 
 GRACE_S: Final = 3
 """How long running requests may take to end when the API is asked to stop."""
 
 _ROUTERS: Final = (
+    session.router,
+    tokens.router,
+    people.router,
     devices.router,
     revocations.router,
     telemetry.router,
@@ -59,6 +69,8 @@ def create_app(engine: Engine, config: ServerConfig) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.centre = Centre(engine, config)
+    issuer = Issuer(config.oidc.issuer, config.oidc.client_id) if config.oidc else None
+    app.state.door = Door(engine, config.tenant, issuer)
     install(app)
     for router in _ROUTERS:
         app.include_router(router)
@@ -79,9 +91,14 @@ def run(config: ServerConfig, descriptor: int) -> None:
     tls = config.api_tls or certificate_in(config.own_api_certificate)
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            guarded(app, LIMITS),
+            http=BoundedProtocol,
+            ws="none",
             access_log=False,
             server_header=False,
+            # Whoever asks could name any address in a header.
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_S,
             ssl_certfile=tls.certificate,
             ssl_keyfile=tls.key,

@@ -6,10 +6,9 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from fleet_protocol.targets import MAX_ARTIFACT, Kind
-from fleet_protocol.texts import _
-from fleet_server.api.centre import Limit, Proposer, Publisher, Reader, Server, Updates
-from fleet_server.errors import TooLarge
+from fleet_protocol.targets import Kind
+from fleet_server.access.roles import Permission
+from fleet_server.api.centre import Limit, Proposer, Publisher, Reader, Server, Updates, require_reach
 from fleet_server.updates.artifacts import ArtifactSummary
 from fleet_server.updates.assigning import assign, withdraw
 
@@ -76,8 +75,6 @@ async def upload_artifact(
     path: Annotated[str, Path(description="As in the repositories: `models/pressure_leak/2.tar`.")],
 ) -> Uploaded:
     """Store the bytes of an artifact, checked as a device would check them."""
-    if int(request.headers.get("Content-Length", "0")) > MAX_ARTIFACT:
-        raise TooLarge(_("an artifact has at most {limit} bytes").format(limit=MAX_ARTIFACT))
     with updates.artifacts.incoming() as incoming:
         async for part in request.stream():
             incoming.write(part)
@@ -87,7 +84,7 @@ async def upload_artifact(
 
 @router.put("/devices/{device}/assignments/{kind}/{name}")
 def assign_artifact(
-    _caller: Proposer,
+    caller: Proposer,
     server: Server,
     device: str,
     kind: Kind,
@@ -95,14 +92,16 @@ def assign_artifact(
     wanted: Wanted,
 ) -> Assigned:
     """Let one device have a release, outside any rollout."""
+    require_reach(server, caller, Permission.CHANGE_PROPOSE, device)
     artifact = assign(server.engine, server.config.tenant, device, (kind, name), wanted.release)
     return Assigned(device=device, kind=kind, name=name, release=artifact.release, sha256=artifact.sha256)
 
 
 @router.delete("/devices/{device}/assignments/{kind}/{name}")
 def withdraw_artifact(
-    _caller: Proposer, server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
+    caller: Proposer, server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
 ) -> Assigned:
     """Let one device be given nothing of this kind and name any more."""
+    require_reach(server, caller, Permission.CHANGE_PROPOSE, device)
     withdraw(server.engine, server.config.tenant, device, (kind, name))
     return Assigned(device=device, kind=kind, name=name, release=None, sha256=None)

@@ -9,10 +9,12 @@ from sqlalchemy import Engine
 
 from fleet_protocol.messages import LAST_WALL_MS
 from fleet_protocol.texts import _
+from fleet_server.access.door import Door
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.access.tokens import identify
 from fleet_server.api.problems import ProblemError
 from fleet_server.config import ServerConfig
+from fleet_server.devices.scope import is_within, require_device
 from fleet_server.updates.office import Office, open_office
 
 MOST_ITEMS: Final = 1000
@@ -20,6 +22,9 @@ MOST_ITEMS: Final = 1000
 
 MOST_READINGS: Final = 10_000
 """Readings in one answer: a week of one metric at one a minute."""
+
+EVERYWHERE: Final = "everywhere"
+"""Beside a permission: it has to be there for the whole tenant, for what touches all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +55,59 @@ def authorize(
     Raises:
         ProblemError: 401 for nobody, 403 for somebody without the right.
     """
-    source = request.client.host if request.client else ""
     token = given.credentials if given else ""
-    caller = identify(centre.engine, centre.config.tenant, token, source)
+    caller = identify(centre.engine, centre.config.tenant, token, source_of(request))
     if caller is None:
         raise ProblemError(
             401,
             "unauthorized",
             _("The request carries no valid token."),
-            _("Send 'Authorization: Bearer TOKEN' with the token in api.token of the server's data folder."),
+            _("Log in with 'fleet login'; a program sends 'Authorization: Bearer TOKEN'."),
         )
-    for permission in map(Permission, needed.scopes):
-        if not caller.may(permission):
-            raise ProblemError(
-                403,
-                "forbidden",
-                _("{person} does not have the right {right}.").format(
-                    person=caller.person, right=permission.value
-                ),
-                _("Ask an administrator for a role that has it, or use a token that is not narrowed."),
-            )
+    everywhere = EVERYWHERE in needed.scopes
+    for permission in (Permission(scope) for scope in needed.scopes if scope != EVERYWHERE):
+        if not (caller.may_everywhere(permission) if everywhere else caller.may(permission)):
+            raise forbidden(caller, permission)
     return caller
+
+
+def forbidden(caller: Caller, permission: Permission) -> ProblemError:
+    """That the caller lacks a right: at all, or where it is needed."""
+    text = (
+        _("{person} has the right {right} in some places only, and this is for more.")
+        if caller.may(permission)
+        else _("{person} does not have the right {right}.")
+    )
+    return ProblemError(
+        403,
+        "forbidden",
+        text.format(person=caller.person, right=permission.value),
+        _("Ask an administrator for a role that has it, or use a token that is not narrowed."),
+    )
+
+
+def require_reach(server: Centre, caller: Caller, permission: Permission, device: str) -> None:
+    """See to it that the caller sees ``device``, and has the right on it.
+
+    Raises:
+        NotFound: it is not registered, or not for their eyes.
+        ProblemError: they may only look at it.
+    """
+    tenant = server.config.tenant
+    require_device(server.engine, tenant, device, caller.scopes(Permission.FLEET_READ))
+    if not is_within(server.engine, tenant, device, caller.scopes(permission)):
+        raise forbidden(caller, permission)
+
+
+def door_of(request: Request) -> Door:
+    """The door of that server."""
+    door: Door = request.app.state.door
+    return door
+
+
+def source_of(request: Request) -> str:
+    """The address that a request comes from."""
+    return request.client.host if request.client else ""
 
 
 def updates_of(centre: Annotated[Centre, Depends(centre_of)]) -> Office:
@@ -78,25 +115,28 @@ def updates_of(centre: Annotated[Centre, Depends(centre_of)]) -> Office:
     return open_office(centre.engine, centre.config)
 
 
-def _with(permission: Permission) -> Any:
-    return Security(authorize, scopes=[permission.value])
+def _with(permission: Permission, *more: str) -> Any:
+    return Security(authorize, scopes=[permission.value, *more])
 
 
-# A route takes one of these: the description of the API then names the right that it needs.
+# A route takes one of these: the description of the API then names the right that it needs, and whether
+# it has to be there with nothing that narrows it.
 Oneself = Annotated[Caller, _with(Permission.SELF)]
 Reader = Annotated[Caller, _with(Permission.FLEET_READ)]
 Enroller = Annotated[Caller, _with(Permission.DEVICE_ENROLL)]
 Revoker = Annotated[Caller, _with(Permission.DEVICE_REVOKE)]
-Grouper = Annotated[Caller, _with(Permission.GROUP_WRITE)]
-Publisher = Annotated[Caller, _with(Permission.ARTIFACT_PUBLISH)]
+Grouper = Annotated[Caller, _with(Permission.GROUP_WRITE, EVERYWHERE)]
+Publisher = Annotated[Caller, _with(Permission.ARTIFACT_PUBLISH, EVERYWHERE)]
 Proposer = Annotated[Caller, _with(Permission.CHANGE_PROPOSE)]
 Approver = Annotated[Caller, _with(Permission.CHANGE_APPROVE)]
 Stopper = Annotated[Caller, _with(Permission.CHANGE_STOP)]
-PeopleManager = Annotated[Caller, _with(Permission.PEOPLE_MANAGE)]
-TrustManager = Annotated[Caller, _with(Permission.TRUST_MANAGE)]
-Auditor = Annotated[Caller, _with(Permission.AUDIT_READ)]
+PeopleManager = Annotated[Caller, _with(Permission.PEOPLE_MANAGE, EVERYWHERE)]
+TrustManager = Annotated[Caller, _with(Permission.TRUST_MANAGE, EVERYWHERE)]
+Auditor = Annotated[Caller, _with(Permission.AUDIT_READ, EVERYWHERE)]
 GlassBreaker = Annotated[Caller, _with(Permission.BREAK_GLASS)]
 
+Entrance = Annotated[Door, Depends(door_of)]
+Source = Annotated[str, Depends(source_of)]
 Server = Annotated[Centre, Depends(centre_of)]
 Updates = Annotated[Office, Depends(updates_of)]
 Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="At most so many items.")]

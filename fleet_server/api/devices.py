@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from fleet_server.api.centre import Enroller, Limit, Reader, Server
+from fleet_server.access.roles import Permission
+from fleet_server.api.centre import Enroller, Limit, Reader, Server, forbidden, require_reach
 from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
 from fleet_server.link.enrollment import Enrolled, enroll
 from fleet_server.link.signing_requests import MAX_CSR_BYTES
@@ -32,21 +33,25 @@ class DeviceList(BaseModel):
 
 
 @router.post("", status_code=201)
-def add_device(_caller: Enroller, server: Server, new: NewDevice) -> Enrolled:
+def add_device(caller: Enroller, server: Server, new: NewDevice) -> Enrolled:
     """Register a device and sign its certificate request."""
+    if not caller.may_on(Permission.DEVICE_ENROLL, new.site, ()):
+        raise forbidden(caller, Permission.DEVICE_ENROLL)
     return enroll(server.engine, server.config, new.id, new.csr_pem, new.profile, new.site)
 
 
 @router.get("")
 def devices(
-    _caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = ""
+    caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = ""
 ) -> DeviceList:
     """Devices in the order of their names, from the first one after ``after`` on."""
-    items = list_devices(server.engine, server.config.tenant, after, limit)
+    scopes = caller.scopes(Permission.FLEET_READ)
+    items = list_devices(server.engine, server.config.tenant, after, limit, scopes)
     return DeviceList(items=items, next_after=items[-1].id if len(items) == limit else None)
 
 
 @router.get("/{device}")
-def device_page(_caller: Reader, server: Server, device: str) -> DevicePage:
+def device_page(caller: Reader, server: Server, device: str) -> DevicePage:
     """What is known of one device."""
+    require_reach(server, caller, Permission.FLEET_READ, device)
     return get_device(server.engine, server.config.tenant, device)

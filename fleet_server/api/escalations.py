@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Limit, Reader, Server
 from fleet_server.escalation.history import EscalationView, Place, escalations
 
@@ -20,13 +21,14 @@ class EscalationList(BaseModel):
 
 @router.get("", name="escalations")
 def listed(
-    _caller: Reader,
+    caller: Reader,
     server: Server,
     limit: Limit = 100,
     after: Annotated[str, Query(pattern=r"^(\d{1,16}/[a-z0-9-]{1,63}/[0-9a-f]{32})?$")] = "",
 ) -> EscalationList:
     """What devices could not decide, and what they were told; from the first one after ``after`` on."""
-    items = escalations(server.engine, server.config.tenant, _place(after) if after else None, limit)
+    scopes, before = caller.scopes(Permission.FLEET_READ), _place(after) if after else None
+    items = escalations(server.engine, server.config.tenant, before, limit, scopes)
     return EscalationList(items=items, next_after=_named(items[-1]) if len(items) == limit else None)
 
 

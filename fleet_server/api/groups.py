@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Grouper, Limit, Reader, Server
 from fleet_server.devices.groups import MAX_FILTER, GroupView, list_groups, set_group
 
@@ -34,8 +35,9 @@ def save_group(_caller: Grouper, server: Server, name: GroupName, new: GroupFilt
 
 @router.get("")
 def groups(
-    _caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = ""
+    caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=63)] = ""
 ) -> GroupList:
     """Groups in the order of their names, from the first one after ``after`` on."""
-    items = list_groups(server.engine, server.config.tenant, after, limit)
+    scopes = caller.scopes(Permission.FLEET_READ)
+    items = list_groups(server.engine, server.config.tenant, after, limit, scopes)
     return GroupList(items=items, next_after=items[-1].name if len(items) == limit else None)

@@ -18,12 +18,18 @@ from starlette.exceptions import HTTPException
 from fleet_protocol.health import CATALOG
 from fleet_protocol.texts import _, mark
 from fleet_server.errors import (
+    AccessConflict,
     Conflict,
     CsrRefused,
     FilterError,
+    IssuerDown,
+    LoginRefused,
     NoArtifact,
     NoCeremony,
+    NoIssuer,
     NotFound,
+    PasswordRefused,
+    PersonNotFound,
     Refused,
     RevocationConflict,
     RolloutConflict,
@@ -31,6 +37,7 @@ from fleet_server.errors import (
     RulesError,
     ServerError,
     Stale,
+    TooBroad,
     TooLarge,
 )
 
@@ -83,6 +90,23 @@ _FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
         "rollout_conflict",
         mark("Look at it with 'fleet rollout show ID'; wait for its end, or abort it."),
     ),
+    (
+        PersonNotFound,
+        404,
+        "not_found",
+        mark("See who and what there is: 'fleet person list', 'fleet token list'."),
+    ),
+    (
+        AccessConflict,
+        409,
+        "conflict",
+        mark("Look at what there is: 'fleet person list', 'fleet token list'."),
+    ),
+    (PasswordRefused, 422, "password_refused", mark("Choose another password; length is what counts.")),
+    (TooBroad, 403, "too_broad", mark("Ask for less, or log in and ask with the session: 'fleet login'.")),
+    (LoginRefused, 401, "login_refused", mark("Try again in a quarter of an hour, or ask an administrator.")),
+    (NoIssuer, 404, "no_issuer", mark("Log in with a password, or serve with --oidc-issuer.")),
+    (IssuerDown, 502, "issuer_down", mark("Log in with a password, or try again when the issuer answers.")),
     (ServerError, 500, "server_error", mark("Look at the server's log; the message says what to do.")),
 )
 

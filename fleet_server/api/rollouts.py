@@ -4,11 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
+from sqlmodel import Session
 
 from fleet_protocol.targets import Kind
-from fleet_server.api.centre import Limit, Proposer, Reader, Server, Stopper
+from fleet_server.access.roles import Caller, Permission
+from fleet_server.api.centre import Limit, Proposer, Reader, Server, Stopper, forbidden
+from fleet_server.devices.groups import members
 from fleet_server.updates import rollouts as moves
-from fleet_server.updates.rollout_pages import RolloutPage, RolloutSummary, get_rollout, list_rollouts
+from fleet_server.updates.rollout_pages import RolloutPage, RolloutSummary, get_rollout, list_rollouts, reach
 from fleet_server.updates.rollout_rules import MAX_SOAK_S, MAX_WAVES, Rules
 from fleet_server.updates.rollouts import Action, Order
 
@@ -38,50 +41,75 @@ class RolloutList(BaseModel):
 
 
 @router.post("", status_code=201)
-def start_rollout(_caller: Proposer, server: Server, new: NewRollout) -> RolloutPage:
+def start_rollout(caller: Proposer, server: Server, new: NewRollout) -> RolloutPage:
     """Cut the group into waves and begin."""
+    _require_group(server, caller, new.group)
     rules = Rules(waves=tuple(new.waves), max_failures=new.max_failures, soak_s=new.soak_s)
     order = Order(new.group, new.kind, new.name, new.release, rules, new.reason)
-    return _page(server, moves.start(server.engine, server.config.tenant, order))
+    return _page(server, caller, moves.start(server.engine, server.config.tenant, order))
 
 
 @router.get("")
 def rollouts(
-    _caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=36)] = ""
+    caller: Reader, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=36)] = ""
 ) -> RolloutList:
     """Rollouts, the newest first, from the first one older than ``after`` on."""
-    items = list_rollouts(server.engine, server.config.tenant, after, limit)
+    scopes = caller.scopes(Permission.FLEET_READ)
+    items = list_rollouts(server.engine, server.config.tenant, after, limit, scopes)
     return RolloutList(items=items, next_after=items[-1].id if len(items) == limit else None)
 
 
 @router.get("/{rollout}")
-def rollout_page(_caller: Reader, server: Server, rollout: RolloutId) -> RolloutPage:
-    """One rollout with its waves and their devices."""
-    return _page(server, rollout)
+def rollout_page(caller: Reader, server: Server, rollout: RolloutId) -> RolloutPage:
+    """One rollout with its waves and those of their devices that the caller sees."""
+    return _page(server, caller, rollout)
 
 
 @router.post("/{rollout}/pause")
-def pause_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
-    """Open no further wave; devices that are under way go on."""
-    return _act(server, rollout, Action.PAUSE)
+def pause_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
+    """Open no further wave; devices that are under way go on. Who may stop any of them may stop it."""
+    _require_any(server, caller, rollout)
+    return _act(server, caller, rollout, Action.PAUSE)
 
 
 @router.post("/{rollout}/resume")
-def resume_rollout(_caller: Proposer, server: Server, rollout: RolloutId) -> RolloutPage:
-    """Go on after a pause."""
-    return _act(server, rollout, Action.RESUME)
+def resume_rollout(caller: Proposer, server: Server, rollout: RolloutId) -> RolloutPage:
+    """Go on after a pause. It takes the right on all of its devices."""
+    inside, all_ = reach(
+        server.engine, server.config.tenant, rollout, caller.scopes(Permission.CHANGE_PROPOSE)
+    )
+    if inside < all_:
+        raise forbidden(caller, Permission.CHANGE_PROPOSE)
+    return _act(server, caller, rollout, Action.RESUME)
 
 
 @router.post("/{rollout}/abort")
-def abort_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
-    """End it: no device that has not begun gets the artifact any more."""
-    return _act(server, rollout, Action.ABORT)
+def abort_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
+    """End it: no device that has not begun gets the artifact any more. Who may stop any of them may."""
+    _require_any(server, caller, rollout)
+    return _act(server, caller, rollout, Action.ABORT)
 
 
-def _act(server: Server, rollout: str, action: Action) -> RolloutPage:
+def _require_group(server: Server, caller: Caller, group: str) -> None:
+    """The right to propose has to hold on every device of the group."""
+    with Session(server.engine) as session:
+        everyone = members(session, server.config.tenant, group)
+        scopes = caller.scopes(Permission.CHANGE_PROPOSE)
+        if len(members(session, server.config.tenant, group, scopes)) < len(everyone):
+            raise forbidden(caller, Permission.CHANGE_PROPOSE)
+
+
+def _require_any(server: Server, caller: Caller, rollout: str) -> None:
+    scopes = caller.scopes(Permission.CHANGE_STOP)
+    if not reach(server.engine, server.config.tenant, rollout, scopes)[0]:
+        raise forbidden(caller, Permission.CHANGE_STOP)
+
+
+def _act(server: Server, caller: Caller, rollout: str, action: Action) -> RolloutPage:
     moves.act(server.engine, server.config.tenant, rollout, action)
-    return _page(server, rollout)
+    return _page(server, caller, rollout)
 
 
-def _page(server: Server, rollout: str) -> RolloutPage:
-    return get_rollout(server.engine, server.config.tenant, rollout)
+def _page(server: Server, caller: Caller, rollout: str) -> RolloutPage:
+    scopes = caller.scopes(Permission.FLEET_READ)
+    return get_rollout(server.engine, server.config.tenant, rollout, scopes)

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from fleet_protocol.messages import LAST_WALL_MS
-from fleet_server.api.centre import Limit, Reader, ReadingLimit, Server, TimeMs
-from fleet_server.devices.registry import require_device
+from fleet_server.access.roles import Permission
+from fleet_server.api.centre import Limit, Reader, ReadingLimit, Server, TimeMs, require_reach
 from fleet_server.telemetry import query
 from fleet_server.telemetry.query import InferenceView, ReadingView, StreamView
 
@@ -32,9 +32,9 @@ class StreamList(BaseModel):
     items: list[StreamView]
 
 
-def known_device(server: Server, device: str) -> str:
-    """The device in the path, which must be registered."""
-    require_device(server.engine, server.config.tenant, device)
+def known_device(caller: Reader, server: Server, device: str) -> str:
+    """The device in the path, which must be registered and within what the caller sees."""
+    require_reach(server, caller, Permission.FLEET_READ, device)
     return device
 
 

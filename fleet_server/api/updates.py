@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
 from fleet_protocol.texts import _
-from fleet_server.api.centre import Publisher, Reader, TrustManager, Updates
+from fleet_server.access.roles import Permission
+from fleet_server.api.centre import Publisher, Reader, Server, TrustManager, Updates, require_reach
 from fleet_server.errors import Refused, TooLarge
 from fleet_server.updates.export import write_bundle
 from fleet_server.updates.online import refusing
@@ -85,8 +86,9 @@ async def publish_metadata(_caller: Publisher, updates: Updates, request: Reques
 
 
 @router.get("/bundles/{device}", response_class=FileResponse)
-def device_bundle(_caller: Reader, updates: Updates, device: str) -> FileResponse:
+def device_bundle(caller: Reader, server: Server, updates: Updates, device: str) -> FileResponse:
     """Everything that one device needs for its updates, as a tar to be carried to it."""
+    require_reach(server, caller, Permission.FLEET_READ, device)
     with tempfile.NamedTemporaryFile(suffix=".tar", delete=False) as file:
         path = Path(file.name)
     try:

@@ -61,7 +61,10 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 
 def _open_sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_S, "check_same_thread": False})
+    # An error's message goes into the log; what a statement was given may be secret.
+    engine = create_engine(
+        url, hide_parameters=True, connect_args={"timeout": BUSY_S, "check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:
@@ -81,6 +84,7 @@ def _open_postgresql(url: URL) -> Engine:
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_S,
             "options": "-c synchronous_commit=on -c timezone=UTC",

@@ -6,7 +6,7 @@ each time: a group holds no devices, and a rollout cuts its waves from those of 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +14,11 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
+from fleet_server.access.roles import Scope
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Device, DeviceGroup
+from fleet_server.devices.scope import ALL, within
 from fleet_server.errors import FilterError, RolloutNotFound
 
 FIELDS: Final = ("site", "profile", "id")
@@ -85,19 +87,24 @@ def set_group(engine: Engine, tenant: str, name: str, text: str) -> GroupView:
         group.filter = text
         session.add(group)
         session.flush()
-        return _view(session, group)
+        return _view(session, group, ALL)
 
 
-def list_groups(engine: Engine, tenant: str, after: str, limit: int) -> list[GroupView]:
-    """At most ``limit`` groups in the order of their names, from the first one after ``after`` on."""
+def list_groups(
+    engine: Engine, tenant: str, after: str, limit: int, scopes: Collection[Scope] = ALL
+) -> list[GroupView]:
+    """At most ``limit`` groups in the order of their names, from the first one after ``after`` on.
+
+    Devices outside ``scopes`` are not counted.
+    """
     query = select(DeviceGroup).where(DeviceGroup.tenant == tenant, DeviceGroup.name > after)
     with Session(engine) as session:
         groups = session.exec(query.order_by(col(DeviceGroup.name)).limit(limit)).all()
-        return [_view(session, group) for group in groups]
+        return [_view(session, group, scopes) for group in groups]
 
 
-def members(session: Session, tenant: str, name: str) -> list[Device]:
-    """The devices of the group ``name`` now, in the order of their names.
+def members(session: Session, tenant: str, name: str, scopes: Collection[Scope] = ALL) -> list[Device]:
+    """The devices of the group ``name`` within ``scopes`` now, in the order of their names.
 
     Raises:
         RolloutNotFound: there is no such group.
@@ -105,17 +112,17 @@ def members(session: Session, tenant: str, name: str) -> list[Device]:
     group = session.get(DeviceGroup, (tenant, name))
     if group is None:
         raise RolloutNotFound(_("there is no group {name!r}").format(name=name[:80]))
-    return _members(session, group)
+    return _members(session, group, scopes)
 
 
-def _members(session: Session, group: DeviceGroup) -> list[Device]:
+def _members(session: Session, group: DeviceGroup, scopes: Collection[Scope]) -> list[Device]:
     terms = parse(group.filter)
-    devices = session.exec(select(Device).where(Device.tenant == group.tenant).order_by(col(Device.id)))
-    return [device for device in devices if holds(terms, device)]
+    query = select(Device).where(Device.tenant == group.tenant, within(scopes)).order_by(col(Device.id))
+    return [device for device in session.exec(query) if holds(terms, device)]
 
 
-def _view(session: Session, group: DeviceGroup) -> GroupView:
-    return GroupView(group.name, group.filter, group.created_ms, len(_members(session, group)))
+def _view(session: Session, group: DeviceGroup, scopes: Collection[Scope]) -> GroupView:
+    return GroupView(group.name, group.filter, group.created_ms, len(_members(session, group, scopes)))
 
 
 def _term(text: str, position: int) -> Term:

@@ -4,7 +4,7 @@ A device's page is put together from what was registered, the twin, and when it 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport
 from fleet_protocol.texts import _
+from fleet_server.access.roles import Scope
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import (
@@ -30,6 +31,7 @@ from fleet_server.database.models import (
 )
 from fleet_server.devices.certificates import certificate_row, knows_key
 from fleet_server.devices.health import HealthItem, Signs, health_of, state_of
+from fleet_server.devices.scope import ALL, within
 from fleet_server.errors import Conflict, NotFound
 
 _HALVES: Final = (TwinHalf.STATUS, TwinHalf.REPORTED)
@@ -95,22 +97,13 @@ def add_device(
         raise _taken(device) from None
 
 
-def require_device(engine: Engine, tenant: str, device: str) -> None:
-    """See to it that ``device`` is registered.
-
-    Raises:
-        NotFound: it is not.
-    """
+def list_devices(
+    engine: Engine, tenant: str, after: str, limit: int, scopes: Collection[Scope] = ALL
+) -> list[DeviceSummary]:
+    """At most ``limit`` devices within ``scopes`` in the order of their names, from ``after`` on."""
+    query = select(Device).where(Device.tenant == tenant, Device.id > after, within(scopes))
     with Session(engine) as session:
-        if session.get(Device, (tenant, device)) is None:
-            raise _not_found(device)
-
-
-def list_devices(engine: Engine, tenant: str, after: str, limit: int) -> list[DeviceSummary]:
-    """At most ``limit`` devices in the order of their names, from the first one after ``after`` on."""
-    query = select(Device).where(Device.tenant == tenant, Device.id > after).order_by(col(Device.id))
-    with Session(engine) as session:
-        devices = session.exec(query.limit(limit)).all()
+        devices = session.exec(query.order_by(col(Device.id)).limit(limit)).all()
         return _summaries(session, tenant, devices)
 
 

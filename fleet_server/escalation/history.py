@@ -1,5 +1,6 @@
 """What devices asked and what they were told, read back for people."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -7,8 +8,10 @@ from sqlalchemy import Engine, Row, select, tuple_
 
 from fleet_protocol.messages import Answer, decode
 from fleet_protocol.topics import Channel
+from fleet_server.access.roles import Scope
 from fleet_server.database.models import Answer as AnswerRow
 from fleet_server.database.models import Request as RequestRow
+from fleet_server.devices.scope import ALL, among
 
 _REQUEST: Final = RequestRow.__table__  # type: ignore[attr-defined]
 _ANSWER: Final = AnswerRow.__table__  # type: ignore[attr-defined]
@@ -34,8 +37,13 @@ class EscalationView:
     reason: str
 
 
-def escalations(engine: Engine, tenant: str, before: Place | None, limit: int) -> list[EscalationView]:
-    """At most ``limit`` questions, the newest first, from the first one older than ``before`` on."""
+def escalations(
+    engine: Engine, tenant: str, before: Place | None, limit: int, scopes: Collection[Scope] = ALL
+) -> list[EscalationView]:
+    """At most ``limit`` questions, the newest first, from the first one older than ``before`` on.
+
+    Those of devices outside ``scopes`` are left out.
+    """
     place = tuple_(_REQUEST.c.received_ms, _REQUEST.c.device, _REQUEST.c.id)
     statement = (
         select(
@@ -48,7 +56,7 @@ def escalations(engine: Engine, tenant: str, before: Place | None, limit: int) -
             & (_ANSWER.c.device == _REQUEST.c.device)
             & (_ANSWER.c.request == _REQUEST.c.id),
         )
-        .where(_REQUEST.c.tenant == tenant)
+        .where(_REQUEST.c.tenant == tenant, among(_REQUEST.c.device, tenant, scopes))
         .order_by(_REQUEST.c.received_ms.desc(), _REQUEST.c.device.desc(), _REQUEST.c.id.desc())
         .limit(limit)
     )  # fmt: skip

@@ -5,11 +5,13 @@ Every time is in ms since 1970 UTC. ``clock_state`` says how far ``time_ms`` is 
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Row, Select, Table, and_, func, select
 
+from fleet_server.access.roles import Scope
 from fleet_server.database.models import (
     Batch,
     Device,
@@ -22,6 +24,7 @@ from fleet_server.database.models import (
     inference,
     reading,
 )
+from fleet_server.devices.scope import ALL, among
 
 _BATCH: Final = Batch.__table__  # type: ignore[attr-defined]
 
@@ -183,13 +186,19 @@ def inferences(engine: Engine, device: str, since_ms: int, until_ms: int, limit:
         return [InferenceView(*row) for row in reversed(connection.execute(statement).all())]
 
 
-def events(engine: Engine, since_ms: int, after_id: int, limit: int) -> list[EventView]:
-    """Up to ``limit`` events from ``since_ms`` on, stored after event ``after_id``, in that order."""
+def events(
+    engine: Engine, tenant: str, since_ms: int, after_id: int, limit: int, scopes: Collection[Scope] = ALL
+) -> list[EventView]:
+    """Up to ``limit`` events from ``since_ms`` on, stored after event ``after_id``, in that order.
+
+    Those of devices outside ``scopes`` are left out.
+    """
     table = Event.__table__  # type: ignore[attr-defined]
     columns = [table.c[name] for name in EventView.__dataclass_fields__]
     statement = (
         select(*columns)
-        .where(table.c.id > after_id, table.c.time_ms >= since_ms)
+        .where(table.c.tenant == tenant, table.c.id > after_id, table.c.time_ms >= since_ms)
+        .where(among(table.c.device, tenant, scopes))
         .order_by(table.c.id)
         .limit(limit)
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,9 +12,11 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport, UpdateReport
 from fleet_protocol.texts import _
+from fleet_server.access.roles import Scope
 from fleet_server.clock import wall_ms
 from fleet_server.database.models import Artifact, Presence, Rollout, RolloutMember, Twin, TwinHalf, Wave
 from fleet_server.devices.health import DeviceState, Signs, state_of
+from fleet_server.devices.scope import ALL, among
 from fleet_server.errors import RolloutNotFound
 from fleet_server.updates.rollout_decision import MemberState
 from fleet_server.updates.rollout_rules import Rules
@@ -100,8 +102,12 @@ class _Health(msgspec.Struct):
     health: list[HealthReport] = []
 
 
-def list_rollouts(engine: Engine, tenant: str, after: str, limit: int) -> list[RolloutSummary]:
+def list_rollouts(
+    engine: Engine, tenant: str, after: str, limit: int, scopes: Collection[Scope] = ALL
+) -> list[RolloutSummary]:
     """At most ``limit`` rollouts, the newest first, from the first one older than ``after`` on.
+
+    Devices outside ``scopes`` are not counted.
 
     Raises:
         RolloutNotFound: there is no rollout ``after``.
@@ -116,27 +122,28 @@ def list_rollouts(engine: Engine, tenant: str, after: str, limit: int) -> list[R
                 | ((col(Rollout.created_ms) == last.created_ms) & (col(Rollout.id) < last.id))
             )
         rows = session.exec(query.order_by(*newest_first).limit(limit)).all()
-        return [_summary(session, row) for row in rows]
+        return [_summary(session, row, scopes) for row in rows]
 
 
-def get_rollout(engine: Engine, tenant: str, identity: str) -> RolloutPage:
-    """Everything about one rollout.
+def get_rollout(engine: Engine, tenant: str, identity: str, scopes: Collection[Scope] = ALL) -> RolloutPage:
+    """Everything about one rollout, as far as it is about devices within ``scopes``.
 
     Raises:
         RolloutNotFound: there is none.
     """
     with Session(engine) as session:
         row = _require(session, tenant, identity)
-        summary = _summary(session, row)
+        summary = _summary(session, row, scopes)
         waves = session.exec(
             select(Wave).where(Wave.tenant == tenant, Wave.rollout == identity).order_by(col(Wave.number))
         ).all()
         members = session.exec(
             select(RolloutMember)
             .where(RolloutMember.tenant == tenant, RolloutMember.rollout == identity)
+            .where(among(col(RolloutMember.device), tenant, scopes))
             .order_by(col(RolloutMember.device))
         ).all()
-        sights = _sights(session, row)
+        sights = _sights(session, row, scopes)
     views: dict[int, list[MemberView]] = {number: [] for number in range(len(waves) + 1)}
     for member in members:
         views[member.wave].append(_member(member, sights[member.device], summary.release))
@@ -154,13 +161,28 @@ def _require(session: Session, tenant: str, identity: str) -> Rollout:
     return row
 
 
-def _summary(session: Session, row: Rollout) -> RolloutSummary:
+def reach(engine: Engine, tenant: str, identity: str, scopes: Collection[Scope]) -> tuple[int, int]:
+    """How many devices of a rollout are within ``scopes``, and how many it has in all.
+
+    Raises:
+        RolloutNotFound: there is none.
+    """
+    with Session(engine) as session:
+        row = _require(session, tenant, identity)
+        members = select(RolloutMember.device).where(
+            RolloutMember.tenant == tenant, RolloutMember.rollout == row.id
+        )
+        inside = session.exec(members.where(among(col(RolloutMember.device), tenant, scopes))).all()
+        return len(inside), len(session.exec(members).all())
+
+
+def _summary(session: Session, row: Rollout, scopes: Collection[Scope]) -> RolloutSummary:
     artifact = session.get_one(Artifact, (row.tenant, row.artifact))
     rules = msgspec.json.decode(row.rules, type=Rules)
     states = session.exec(
         select(RolloutMember.state)
         .where(RolloutMember.tenant == row.tenant, RolloutMember.rollout == row.id)
-        .where(RolloutMember.wave != LEFT_OUT)
+        .where(RolloutMember.wave != LEFT_OUT, among(col(RolloutMember.device), row.tenant, scopes))
     )
     counted = Counter(states)
     return RolloutSummary(
@@ -182,11 +204,13 @@ def _summary(session: Session, row: Rollout) -> RolloutSummary:
     )
 
 
-def _sights(session: Session, row: Rollout) -> dict[str, _Sight]:
-    """What is known of every device of the rollout."""
+def _sights(session: Session, row: Rollout, scopes: Collection[Scope]) -> dict[str, _Sight]:
+    """What is known of every device of the rollout within ``scopes``."""
     artifact = session.get_one(Artifact, (row.tenant, row.artifact))
     names = select(RolloutMember.device).where(
-        RolloutMember.tenant == row.tenant, RolloutMember.rollout == row.id
+        RolloutMember.tenant == row.tenant,
+        RolloutMember.rollout == row.id,
+        among(col(RolloutMember.device), row.tenant, scopes),
     )
     heard = {
         one.device: one.heard_ms

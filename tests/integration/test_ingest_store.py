@@ -70,7 +70,9 @@ def test_a_batch_becomes_rows_and_a_mark(store: Store, engine: Engine) -> None:
     assert (flow.value, flow.unit, flow.time_ms) == (1001.0, "l/s", NOW_MS + 10)
     assert (flow.received_ms, flow.stored_ms) == (NOW_MS + 5, NOW_MS + 1000)
     assert [one.label for one in query.inferences(engine, "gw-01", 0, NOW_MS * 2, 10)] == ["normal"]
-    assert [(one.text, one.figures) for one in query.events(engine, 0, 0, 10)] == [("leak 1", {"score": 0.9})]
+    assert [(one.text, one.figures) for one in query.events(engine, "default", 0, 0, 10)] == [
+        ("leak 1", {"score": 0.9})
+    ]
 
 
 def test_what_comes_twice_is_stored_once_and_acknowledged_again(store: Store, engine: Engine) -> None:
@@ -277,7 +279,7 @@ def test_a_message_that_the_database_cannot_hold_is_refused_alone(
     outcome = store.commit(arrivals([events(1), events(2), events(3), telemetry(1)]))
     assert (outcome.stored, outcome.refused) == (3, 1)
     assert marks(outcome) == {Stream.EVENT: 1, Stream.TELEMETRY: 1}
-    assert [one.text for one in query.events(engine, 0, 0, 10)] == ["leak 1", "leak 3"]
+    assert [one.text for one in query.events(engine, "default", 0, 0, 10)] == ["leak 1", "leak 3"]
 
 
 def test_one_among_thousands_that_the_database_cannot_hold_is_refused_alone(

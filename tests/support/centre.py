@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,6 +18,7 @@ from sqlalchemy import Engine
 
 from fleet_server.access.tokens import provide_token
 from fleet_server.api.app import create_app
+from fleet_server.api.limits import LIMITS, guarded
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
@@ -27,10 +29,10 @@ from fleet_server.link.mosquitto import ESCALATION, INGEST, ROLLOUTS
 from fleet_server.updates.office import provide_keys
 
 
-def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
+def make_centre(data: Path, settings: Settings | None = None) -> tuple[Engine, ServerConfig]:
     """A centre as ``serve`` makes it at its first start, with services that live."""
     data.mkdir()
-    config = resolve(data, Settings(mqtt_port=8883, api_port=8080))
+    config = resolve(data, msgspec.structs.replace(settings or Settings(), mqtt_port=8883, api_port=8080))
     open_authority(config.authority, may_make=True)
     engine = open_engine(config.database_url)
     upgrade(engine)
@@ -44,7 +46,7 @@ def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
 @contextmanager
 def answering(engine: Engine, config: ServerConfig) -> Iterator[httpx.Client]:
     """The API on a real socket, and a client with its token."""
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, config), log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(guarded(create_app(engine, config), LIMITS), log_level="critical"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

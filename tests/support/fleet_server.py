@@ -118,7 +118,9 @@ class ServerProcess:
         return {item["code"] for item in self.get("/v1/health")["items"]}
 
 
-def fleet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def fleet(
+    *arguments: str | Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """One command of the ``fleet`` program."""
     return subprocess.run(
         [sys.executable, "-m", "fleet_console", *map(str, arguments)],
@@ -127,6 +129,8 @@ def fleet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=60,
+        # Where whoever runs the tests is logged in is nobody's business here.
+        env=os.environ | {"XDG_CONFIG_HOME": "/nonexistent"} | (environment or {}),
     )
 
 

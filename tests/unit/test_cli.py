@@ -182,7 +182,7 @@ def test_a_wrong_token_and_a_wrong_time_are_refused(place: Place, tmp_path: Path
     (tmp_path / "token").write_text("wrong")
     done = fleet("device", "list", *place[1][:2], "--token-file", tmp_path / "token")
     assert done.returncode == 1
-    assert "no valid token. Send 'Authorization" in done.stderr
+    assert "no valid token. Log in with" in done.stderr
     assert fleet("event", "list", "--since", "tomorrow", *place[1]).returncode == 2
 
 

@@ -1,0 +1,166 @@
+"""Who sees and touches what over HTTP: nothing of another district, by any route, on both databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from fleet_protocol.messages import Answer, AnswerState, encode
+from fleet_server.access.people import Right
+from fleet_server.access.roles import RoleName
+from fleet_server.api.app import create_app
+from fleet_server.api.centre import EVERYWHERE
+from fleet_server.config import ServerConfig, Settings
+from fleet_server.database.engine import writing
+from fleet_server.database.models import Answer as AnswerRow
+from fleet_server.database.models import DeviceTag
+from fleet_server.database.models import Request as RequestRow
+from fleet_server.telemetry.store import Store
+from tests.support.batches import NOW_MS, arrival, events, telemetry
+from tests.support.centre import answering, make_centre
+from tests.support.people import TENANT, somebody
+from tests.support.rollouts import add_fleet, begin, publish
+from tests.support.routes import PUBLIC, filled, routes
+
+
+@pytest.fixture
+def centre(database_url: str, tmp_path: Path) -> Iterator[tuple[Engine, ServerConfig]]:
+    """Two districts that have something of everything; north-01 is tagged as a pump."""
+    engine, config = make_centre(tmp_path / "data", Settings(database_url=database_url))
+    for site in ("north", "south"):
+        add_fleet(engine, 2, site=site, prefix=site)
+    publish(engine, 2)
+    store = Store(engine, clock=lambda: NOW_MS / 1000 + 1)
+    for site in ("north", "south"):
+        name = f"{site}-00"
+        store.commit([arrival(telemetry(1, inferences=1), name), arrival(events(1), name)])
+    store.close()
+    with writing(engine) as session:
+        session.add(DeviceTag(tenant=TENANT, device="north-01", tag="pump"))
+        for device in ("north-00", "south-00"):
+            ask(session, device)
+    yield engine, config
+    engine.dispose()
+
+
+@pytest.fixture
+def client(centre: tuple[Engine, ServerConfig]) -> Iterator[httpx.Client]:
+    with answering(*centre) as client:
+        yield client
+
+
+def ask(session: Session, device: str) -> None:
+    """A question of ``device`` and its answer."""
+    answer = Answer(id="ab" * 16, state=AnswerState.ANSWERED, label=device)
+    session.add(
+        RequestRow(
+            tenant=TENANT,
+            device=device,
+            id=answer.id,
+            kind="leak",
+            payload=b"",
+            deadline_ms=1,
+            received_ms=NOW_MS,
+        )
+    )
+    session.flush()
+    session.add(
+        AnswerRow(
+            tenant=TENANT, device=device, request=answer.id, state=answer.state, answered_by="x",
+            payload=encode(answer), answered_ms=NOW_MS,
+        )
+    )  # fmt: skip
+
+
+def test_nothing_of_another_district_is_seen_anywhere(
+    client: httpx.Client, centre: tuple[Engine, ServerConfig]
+) -> None:
+    rollout = begin(centre[0], group="all")
+    seeing = somebody(centre[0], Right(RoleName.TECHNICIAN, "north"))
+    everyone = {"Authorization": client.headers["Authorization"]}
+    seen = 0
+    for method, path, needed in routes(create_app(*centre)):
+        if method != "get" or (method, path) in PUBLIC or EVERYWHERE in needed:
+            continue
+        for headers, names in ((seeing, {"north"}), (everyone, {"north", "south"})):
+            answer = client.get(filled(path, rollout=rollout), headers=headers)
+            found = {name for name in ("north", "south") if f"{name}-0" in answer.text}
+            assert found <= names, (path, answer.text)
+            seen += found == {"north", "south"}
+        if "{device}" in path:
+            hidden = client.get(filled(path, device="south-00"), headers=seeing)
+            absent = client.get(filled(path, device="absent"), headers=seeing)
+            assert hidden.status_code == absent.status_code == 404, path
+            assert hidden.text.replace("south-00", "absent") == absent.text
+    assert seen >= 4, "devices, events, escalations and the rollout tell of both to whoever may see both"
+
+
+def test_lists_and_counts_are_of_what_is_seen(
+    client: httpx.Client, centre: tuple[Engine, ServerConfig]
+) -> None:
+    rollout = begin(centre[0], group="all")
+    for right, names in (
+        (Right(RoleName.VIEWER), ["north-00", "north-01", "south-00", "south-01"]),
+        (Right(RoleName.VIEWER, "north"), ["north-00", "north-01"]),
+        (Right(RoleName.VIEWER, tag="pump"), ["north-01"]),
+        (Right(RoleName.VIEWER, "south", "pump"), []),
+        (Right(RoleName.VIEWER, "nowhere"), []),
+    ):
+        client.headers.update(somebody(centre[0], right))
+        assert [one["id"] for one in client.get("/v1/devices").json()["items"]] == names
+        assert [one["devices"] for one in client.get("/v1/groups").json()["items"]] == [len(names)]
+        with_data = [name for name in names if name.endswith("00")]
+        assert [one["device"] for one in client.get("/v1/events").json()["items"]] == with_data
+        asked = client.get("/v1/escalations").json()["items"]
+        assert sorted(one["device"] for one in asked) == with_data
+        page = client.get(f"/v1/rollouts/{rollout}").json()
+        assert [one["id"] for wave in page["waves"] for one in wave["devices"]] == names
+        assert sum(page["rollout"]["counts"].values()) == len(names)
+        (listed,) = client.get("/v1/rollouts").json()["items"]
+        assert listed == page["rollout"]
+
+
+def test_pages_go_on_within_what_is_seen(client: httpx.Client, centre: tuple[Engine, ServerConfig]) -> None:
+    client.headers.update(somebody(centre[0], Right(RoleName.VIEWER, "south")))
+    first = client.get("/v1/devices", params={"limit": 1}).json()
+    assert [one["id"] for one in first["items"]] == ["south-00"]
+    second = client.get("/v1/devices", params={"limit": 1, "after": first["next_after"]}).json()
+    assert [one["id"] for one in second["items"]] == ["south-01"]
+
+
+def test_two_districts_are_both_seen(client: httpx.Client, centre: tuple[Engine, ServerConfig]) -> None:
+    client.headers.update(
+        somebody(centre[0], Right(RoleName.VIEWER, "south"), Right(RoleName.TECHNICIAN, tag="pump"))
+    )
+    names = [one["id"] for one in client.get("/v1/devices").json()["items"]]
+    assert names == ["north-01", "south-00", "south-01"]
+
+
+def test_the_operator_of_a_district_moves_that_district_alone(
+    client: httpx.Client, centre: tuple[Engine, ServerConfig]
+) -> None:
+    both = begin(centre[0], group="all")
+    operator = somebody(centre[0], Right(RoleName.OPERATOR, "north"), Right(RoleName.VIEWER))
+    stranger = somebody(centre[0], Right(RoleName.OPERATOR, "elsewhere"), Right(RoleName.VIEWER))
+    client.headers.update(operator)
+    place = "assignments/model/leak"
+    assert client.put(f"/v1/devices/north-00/{place}", json={"release": 2}).status_code == 200
+    assert client.delete(f"/v1/devices/north-00/{place}").status_code == 200
+    assert client.put(f"/v1/devices/south-00/{place}", json={"release": 2}).status_code == 403
+    assert client.delete(f"/v1/devices/south-00/{place}").status_code == 403
+    new = {"group": "all", "kind": "model", "name": "leak", "release": 2, "reason": "x"}
+    refused = client.post("/v1/rollouts", json=new)
+    assert (refused.status_code, "in some places only" in refused.text) == (403, True)
+    assert client.put("/v1/groups/north", json={"filter": "site=north"}).status_code == 403
+    assert client.post(f"/v1/rollouts/{both}/pause", headers=stranger).status_code == 403
+    assert client.post(f"/v1/rollouts/{both}/pause").status_code == 200, "who sees harm may stop it"
+    assert client.post(f"/v1/rollouts/{both}/resume").status_code == 403, "but not for others"
+    assert client.post(f"/v1/rollouts/{both}/abort").status_code == 200
+    northern = begin(centre[0], group="north", where="site=north")
+    client.post(f"/v1/rollouts/{northern}/pause")
+    assert client.post(f"/v1/rollouts/{northern}/resume").status_code == 200
+    client.post(f"/v1/rollouts/{northern}/abort")
+    assert client.post("/v1/rollouts", json=new | {"group": "north"}).status_code == 201
