@@ -92,6 +92,9 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="PORT",
         help=_("where devices fetch updates; 0 for any free one (default)"),
     )
+    serve.add_argument(
+        "--certificate-days", type=int, metavar="N", help=_("how long devices' certificates last; default 30")
+    )
     _add_escalation(serve)
 
 

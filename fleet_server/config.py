@@ -29,6 +29,10 @@ MQTT_TLS_PORT: Final = 8883
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
+DEVICE_DAYS: Final = 30
+"""How long a device's certificate lasts where nothing else is said: what a stolen key is worth."""
+
+_MOST_DEVICE_DAYS: Final = 825
 _DATABASES: Final = frozenset({"sqlite", "postgresql"})
 _LAST_PORT: Final = 65535
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
@@ -42,7 +46,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``central_model`` is the folder of the model that answers devices' questions, empty for none;
     ``inference_url`` the server that runs it, empty for this one's own process. What devices may
-    ask an hour is bounded for each of them and for all of a tenant together.
+    ask an hour is bounded for each of them and for all of a tenant together. Their certificates last
+    ``certificate_days``.
     """
 
     database_url: str = EMBEDDED
@@ -59,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inference_url: str = ""
     device_questions_per_hour: float = 3600.0
     tenant_questions_per_hour: float = 36_000.0
+    certificate_days: int = DEVICE_DAYS
 
 
 class Tls(NamedTuple):
@@ -93,6 +99,7 @@ class ServerConfig:
     inference_url: str | None
     device_questions_per_hour: float
     tenant_questions_per_hour: float
+    certificate_days: int
 
     @property
     def authority(self) -> Path:
@@ -101,7 +108,7 @@ class ServerConfig:
 
     @property
     def ca(self) -> Path:
-        """The certificate that every certificate of the fleet goes back to."""
+        """The roots that every certificate of the fleet goes back to; two while one is exchanged."""
         return self.authority / "ca.pem"
 
     @property
@@ -213,6 +220,7 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         inference_url=_inference(settings.inference_url) if settings.inference_url else None,
         device_questions_per_hour=_budget(settings.device_questions_per_hour),
         tenant_questions_per_hour=_budget(settings.tenant_questions_per_hour),
+        certificate_days=_days(settings.certificate_days),
     )
 
 
@@ -272,6 +280,16 @@ def _budget(per_hour: float) -> float:
     if not 0.0 < per_hour < math.inf:
         raise ConfigError(_("{number} is no number of questions an hour").format(number=per_hour))
     return per_hour
+
+
+def _days(days: int) -> int:
+    if not 1 <= days <= _MOST_DEVICE_DAYS:
+        raise ConfigError(
+            _("certificates cannot last {days} days; use 1 to {most}").format(
+                days=days, most=_MOST_DEVICE_DAYS
+            )
+        )
+    return days
 
 
 def _host(host: str) -> str:

@@ -35,18 +35,13 @@ from fleet_server.config import (
 )
 from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
+from fleet_server.devices.certificates import all_revoked
 from fleet_server.errors import ConfigError, StoreError
 from fleet_server.files import make_folder, write_durably
 from fleet_server.health import has_started
 from fleet_server.link import mosquitto
-from fleet_server.link.authority import (
-    API_NAME,
-    UPDATES_NAME,
-    open_authority,
-    provide_broker,
-    provide_server,
-    provide_service,
-)
+from fleet_server.link.authority import API_NAME, UPDATES_NAME, open_authority
+from fleet_server.link.providing import provide_broker, provide_roots, provide_server, provide_service
 from fleet_server.supervisor import Program, Stopped, Supervisor
 from fleet_server.updates.office import provide_keys
 
@@ -117,7 +112,7 @@ def _provide(config: ServerConfig) -> None:
     """Make what is missing: tables, authority, certificates, token, folders."""
     engine = _open_database(config.database_url)
     try:
-        _provide_certificates(config, is_first=not (config.data / SETTINGS_FILE).exists())
+        _provide_certificates(engine, config, is_first=not (config.data / SETTINGS_FILE).exists())
         provide_token(engine, config.token, config.tenant)
     finally:
         engine.dispose()
@@ -125,11 +120,12 @@ def _provide(config: ServerConfig) -> None:
     provide_keys(config)
 
 
-def _provide_certificates(config: ServerConfig, *, is_first: bool) -> None:
+def _provide_certificates(engine: Engine, config: ServerConfig, *, is_first: bool) -> None:
     authority = open_authority(config.authority, may_make=is_first)
+    provide_roots(authority, config.ca)
     for name in mosquitto.SERVICES:
         provide_service(authority, config.service(name), name)
-    provide_broker(authority, config.broker, config.mqtt_host)
+    provide_broker(authority, config.broker, config.mqtt_host, all_revoked(engine, wall_ms()))
     provide_server(authority, config.device_certificate, UPDATES_NAME, config.device_host)
     provide_server(authority, config.own_api_certificate, API_NAME, config.api_name)
     mosquitto.write_configuration(config)

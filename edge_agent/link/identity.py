@@ -7,7 +7,9 @@ only says that it failed.
 import datetime as dt
 import ssl
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +29,11 @@ _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A checked identity: the device's name, the files, and until when the certificate lasts."""
+    """A checked identity: the device's name, the files, and until when the certificate lasts.
+
+    ``certificate`` is a file with the device's own first, followed by whoever issued it, up to
+    a root in ``ca``.
+    """
 
     device: str
     ca: Path
@@ -37,7 +43,7 @@ class Identity:
     not_after: dt.datetime
 
     def tls_context(self, clock: ClockState) -> ssl.SSLContext:
-        """A client context for mutual TLS that trusts this CA alone.
+        """A client context for mutual TLS that trusts the roots in ``ca`` alone.
 
         With a clock that cannot be believed, validity dates are not looked at; everything else is.
         """
@@ -69,18 +75,12 @@ def load_identity(device: str, broker: Broker) -> Identity:
     Raises:
         IdentityError: naming the file and what to do.
     """
-    authority = _certificate(broker.ca)
-    certificate = _certificate(broker.certificate)
-    _check_name(device, broker.certificate, certificate)
-    _check_key(broker.key, broker.certificate, certificate)
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        raise IdentityError(
-            _("{certificate} was not issued by {ca}; take both from the same enrollment").format(
-                certificate=broker.certificate, ca=broker.ca
-            )
-        ) from None
+    roots = _certificates(broker.ca)
+    chain = _certificates(broker.certificate)
+    _check_name(device, broker.certificate, chain[0])
+    _check_key(broker.key, broker.certificate, chain[0])
+    _check_chain(broker, chain, roots)
+    certificate = chain[0]
     return Identity(
         device,
         broker.ca,
@@ -102,9 +102,10 @@ def _read(file: Path) -> bytes:
         ) from None
 
 
-def _certificate(file: Path) -> x509.Certificate:
+def _certificates(file: Path) -> list[x509.Certificate]:
+    """At least one, in the order of the file."""
     try:
-        return x509.load_pem_x509_certificate(_read(file))
+        return x509.load_pem_x509_certificates(_read(file))
     except ValueError:
         raise IdentityError(
             _("{file} holds no PEM certificate; enroll the device again").format(file=file)
@@ -138,3 +139,30 @@ def _check_key(file: Path, certificate_file: Path, certificate: x509.Certificate
                 key=file, certificate=certificate_file
             )
         )
+
+
+def _check_chain(
+    broker: Broker, chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+) -> None:
+    """See to it that each of ``chain`` was issued by the next, and the last by one of ``roots``."""
+    if not all(_is_issued_by(lower, upper) for lower, upper in pairwise(chain)):
+        raise IdentityError(
+            _(
+                "{certificate} holds certificates that do not follow from each other; "
+                "take the whole file from the enrollment"
+            ).format(certificate=broker.certificate)
+        )
+    if not any(_is_issued_by(chain[-1], root) for root in roots):
+        raise IdentityError(
+            _("{certificate} was not issued by {ca}; take both from the same enrollment").format(
+                certificate=broker.certificate, ca=broker.ca
+            )
+        )
+
+
+def _is_issued_by(lower: x509.Certificate, upper: x509.Certificate) -> bool:
+    try:
+        lower.verify_directly_issued_by(upper)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

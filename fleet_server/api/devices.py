@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 from fleet_server.api.centre import Enroller, Limit, Reader, Server
 from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
-from fleet_server.link.authority import MAX_CSR_BYTES
 from fleet_server.link.enrollment import Enrolled, enroll
+from fleet_server.link.signing_requests import MAX_CSR_BYTES
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 

@@ -6,9 +6,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_server.database.models import Certificate
+from fleet_server.link.issuing import Revoked
 
 
 def serial_text(certificate: x509.Certificate) -> str:
@@ -49,3 +51,13 @@ def knows_key(session: Session, tenant: str, device: str, certificate: x509.Cert
         .where(col(Certificate.revoked_ms).is_(None))
     )
     return known.first() is not None
+
+
+def all_revoked(engine: Engine, now_ms: int) -> list[Revoked]:
+    """Every certificate, of whichever tenant, that was revoked and has not expired at ``now_ms``."""
+    query = select(Certificate.serial, Certificate.revoked_ms, Certificate.revoked_reason).where(
+        col(Certificate.revoked_ms).is_not(None), Certificate.not_after_ms > now_ms
+    )
+    with Session(engine) as session:
+        rows = session.exec(query.order_by(col(Certificate.serial))).all()
+    return [Revoked(int(serial, 16), at_ms or 0, reason) for serial, at_ms, reason in rows]

@@ -3,10 +3,8 @@
 The device's private key is made where the device is, and never comes here.
 """
 
-import hashlib
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine
 
 from fleet_server.config import ServerConfig
@@ -20,7 +18,8 @@ from fleet_server.updates.repository import newest_root
 class Enrolled:
     """What a new device needs to reach the broker, to prove itself there, and to trust updates.
 
-    The roots are what it pins, as JSON; None before the first key ceremony.
+    ``certificate_pem`` is its certificate followed by who issued it, ``ca_pem`` whom it trusts. The roots of
+    updates are what it pins, as JSON; None before the first key ceremony.
     """
 
     certificate_pem: str
@@ -43,13 +42,12 @@ def enroll(
         AuthorityError: the fleet's key cannot be used.
     """
     authority = open_authority(config.authority, may_make=False)
-    certificate = authority.issue_for_device(device, csr_pem.encode())
+    certificate = authority.issue_for_device(device, csr_pem.encode(), config.certificate_days)
     updates = open_office(engine, config)
     published = updates.repository.current()
-    trust = hashlib.sha256(authority.pem).hexdigest()
-    add_device(engine, config.tenant, device, profile, site, certificate, trust)
+    add_device(engine, config.tenant, device, profile, site, certificate, authority.trust_sha256)
     return Enrolled(
-        certificate_pem=certificate.public_bytes(Encoding.PEM).decode(),
+        certificate_pem=authority.chain(certificate).decode(),
         ca_pem=authority.pem.decode(),
         broker_host=config.mqtt_host,
         broker_port=config.mqtt_port,

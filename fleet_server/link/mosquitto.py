@@ -78,6 +78,7 @@ def render(folder: Path, port: int, address: str | None, user: str | None) -> st
         f"listener {port}" if address is None else f"listener {port} {address}",
         *((f"user {user}",) if user else ()),
         f"cafile {folder / 'ca.pem'}",
+        f"crlfile {folder / 'crl.pem'}",
         f"certfile {folder / 'cert.pem'}",
         f"keyfile {folder / 'key.pem'}",
         f"acl_file {folder / 'access.acl'}",

@@ -98,7 +98,7 @@ def test_its_end_leaves_no_process_and_a_restart_keeps_everything(
     own_server.start()
     identity = add(own_server, "gw-01", tmp_path / "gw-01")
     deliver(own_server, identity, batch(1))
-    kept = ("authority/ca.key", "authority/ca.pem", "api.token", "services/svc.ingest-1/cert.pem")
+    kept = ("authority/authority.json", "authority/ca.pem", "api.token", "services/svc.ingest-1/cert.pem")
     before = own_server.endpoints, {name: (own_server.data / name).read_bytes() for name in kept}
     end(own_server, signal.SIGTERM)
     own_server.start()

@@ -22,7 +22,8 @@ from paho.mqtt.properties import Properties
 
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.link import mosquitto
-from fleet_server.link.authority import Authority, open_authority, provide_broker, provide_service
+from fleet_server.link.authority import Authority, open_authority
+from fleet_server.link.providing import provide_broker, provide_service
 from tests.support.waiting import wait_until
 
 ANSWER_S = 10.0
@@ -59,7 +60,7 @@ class FleetBroker:
         self.authority = open_authority(config.authority, may_make=True)
         for name in mosquitto.SERVICES:
             provide_service(self.authority, config.service(name), name)
-        provide_broker(self.authority, config.broker, config.mqtt_host)
+        provide_broker(self.authority, config.broker, config.mqtt_host, ())
         mosquitto.write_configuration(config)
         return config
 
@@ -92,9 +93,8 @@ class FleetBroker:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-        certificate = (authority or self.authority).issue_for_device(
-            name, request.public_bytes(serialization.Encoding.PEM), days
-        )
+        issuing = authority or self.authority
+        certificate = issuing.issue_for_device(name, request.public_bytes(serialization.Encoding.PEM), days)
         folder = self.folder / f"device-{name}-{certificate.serial_number:x}"
         folder.mkdir()
         (folder / "key.pem").write_bytes(
@@ -102,7 +102,7 @@ class FleetBroker:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
-        (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / "cert.pem").write_bytes(issuing.chain(certificate))
         return Identity(name, folder / "cert.pem", folder / "key.pem", self.config.ca)
 
 

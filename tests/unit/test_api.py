@@ -147,7 +147,7 @@ def test_a_database_that_fails_is_told_in_the_catalogs_words(
 def test_a_damaged_authority_is_a_fault_of_the_server(
     client: httpx.Client, centre: tuple[Engine, ServerConfig]
 ) -> None:
-    centre[1].ca.write_text("garbage")
+    (centre[1].authority / "authority.json").write_text("garbage")
     answer = client.post("/v1/devices", json=new("gw-01"))
     assert (answer.status_code, answer.json()["code"]) == (500, "server_error")
     assert "restore the folder from a backup" in answer.json()["message"]
