@@ -13,7 +13,9 @@
     │   └── BackendLate      it did not answer before the deadline
     ├── RegistryError    a device that cannot be added or found
     │   ├── NotFound
-    │   └── Conflict
+    │   ├── Conflict
+    │   ├── EnrollmentRefused  it asks for what it shall not have
+    │   └── LimitReached       as many as there may be
     ├── UpdatesError     signed updates that cannot be published or given
     │   ├── Refused      metadata or an artifact that is not as it has to be
     │   ├── Stale        not the next version of what is there
@@ -74,6 +76,19 @@ class NotFound(RegistryError):  # noqa: N818 - it is the name people search for
 
 class Conflict(RegistryError):  # noqa: N818
     """It is there already, and different."""
+
+
+class EnrollmentRefused(RegistryError):  # noqa: N818 - what happened to it
+    """A device that is not let in; ``code`` and ``next_step`` go to whoever stands there."""
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.next_step = next_step
+
+
+class LimitReached(RegistryError):  # noqa: N818
+    """There are as many as there may be."""
 
 
 class UpdatesError(ServerError):

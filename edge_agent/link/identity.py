@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,11 +19,9 @@ from cryptography.x509.oid import NameOID
 
 from edge_agent.config import Broker
 from edge_agent.errors import IdentityError
+from edge_agent.link.https import NO_CHECK_TIME
 from fleet_protocol.messages import ClockState
 from fleet_protocol.texts import _
-
-_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Identity:
         context.load_verify_locations(self.ca)
         context.load_cert_chain(self.certificate, self.key)
         if clock is ClockState.UNTRUSTED:
-            context.verify_flags |= _NO_CHECK_TIME
+            context.verify_flags |= NO_CHECK_TIME
         return context
 
     def date_problem(self, now_ms: int) -> str | None:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUnreachable
+from edge_agent.errors import IdentityError, UpdateBroken, UpdateError, UpdateRefused, UpdateUnreachable
+from edge_agent.link.https import tls_context
 from edge_agent.updates import board, marks
 from edge_agent.updates.download import Downloader
 from edge_agent.updates.marks import Marks
 from edge_agent.updates.planner import Install, Key, Refuse, Situation, Step, Wait, plan
-from edge_agent.updates.source import Bundle, Https, NotThere, Source, closing, tls_context
+from edge_agent.updates.source import Bundle, Https, NotThere, Source, closing
 from edge_agent.updates.spoken import (
     Accepted,
     Ask,
@@ -43,7 +44,7 @@ def look(ask: Ask, say: Say) -> None:
         say(Refused(error.refusal, error.scope, error.detail))
     except UpdateUnreachable as error:
         say(Unreachable(str(error)))
-    except UpdateError as error:
+    except (UpdateError, IdentityError) as error:
         say(Broken(str(error)))
     except OSError as error:
         say(Broken(_("the folder of updates cannot be used: {reason}").format(reason=error.strerror)))

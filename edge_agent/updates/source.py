@@ -17,24 +17,13 @@ from urllib.parse import quote, urlsplit
 
 from edge_agent import AGENT
 from edge_agent.backoff import FullJitter
-from edge_agent.errors import UpdateError, UpdateUnreachable
+from edge_agent.errors import UpdateUnreachable
+from edge_agent.link.https import ANSWER_S, CHUNK, FAILURES, connect, reason
 from fleet_protocol.texts import _
-
-CHUNK: Final = 64 * 1024
-"""Bytes read at once."""
-
-_TIMEOUT_S: Final = 30.0
-"""A server that says nothing for so long is not there."""
-
-_DOCUMENT_S: Final = 120.0
-"""Metadata is some kilobytes; what takes longer than this is held back on purpose or useless."""
 
 _ATTEMPTS: Final = 3
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 5.0
-
-_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
 
 _OK: Final = 200
 _PARTIAL: Final = 206
@@ -84,34 +73,12 @@ class Source(Protocol):
         """Give back what is open."""
 
 
-def tls_context(ca: Path, *, check_dates: bool) -> ssl.SSLContext:
-    """A client context that trusts the certificates of ``ca`` alone.
-
-    With a clock that cannot be believed, validity dates are not looked at; everything else is.
-
-    Raises:
-        UpdateError: ``ca`` cannot be read.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(ca)
-    except (OSError, ssl.SSLError) as error:
-        raise UpdateError(_("{ca} cannot be used: {reason}").format(ca=ca, reason=error)) from None
-    if not check_dates:
-        context.verify_flags |= _NO_CHECK_TIME
-    return context
-
-
 class Https:
     """The update server at one address, over one connection at a time; no proxy, no redirection."""
 
     def __init__(self, url: str, context: ssl.SSLContext) -> None:
-        address = urlsplit(url)
-        self._base: Final = address.path.rstrip("/")
-        self._connection: Final = http.client.HTTPSConnection(
-            address.hostname or "", address.port, timeout=_TIMEOUT_S, context=context
-        )
+        self._base: Final = urlsplit(url).path.rstrip("/")
+        self._connection: Final = connect(url, context)
         self._response: http.client.HTTPResponse | None = None
 
     def document(self, path: str) -> Iterator[bytes]:
@@ -127,7 +94,7 @@ class Https:
                     raise
                 time.sleep(backoff.next_s())
             else:
-                return self._chunks(path, response, time.monotonic() + _DOCUMENT_S)
+                return self._chunks(path, response, time.monotonic() + ANSWER_S)
         raise AssertionError(path)
 
     def part(self, path: str, start: int, etag: str) -> Part:
@@ -162,7 +129,7 @@ class Https:
                 "GET", f"{self._base}/{quote(path, safe='/%')}", headers={"User-Agent": AGENT, **headers}
             )
             response = self._response = self._connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+        except FAILURES as error:
             self._connection.close()
             raise self._unreachable(error) from error
         if response.status in {_OK, _PARTIAL}:
@@ -179,7 +146,7 @@ class Https:
             if response.length is not None and response.length <= CHUNK:
                 response.read()
                 return
-        except (OSError, http.client.HTTPException):
+        except FAILURES:
             pass
         self._connection.close()
 
@@ -193,7 +160,7 @@ class Https:
                 if deadline is not None and time.monotonic() > deadline:
                     raise UpdateUnreachable(_("{path} comes too slowly").format(path=path))
             done = not response.length
-        except (OSError, http.client.HTTPException) as error:
+        except FAILURES as error:
             raise self._unreachable(error) from error
         finally:
             # http.client takes the next request only once this response is closed.
@@ -204,10 +171,9 @@ class Https:
             raise UpdateUnreachable(_("the connection broke within {path}").format(path=path))
 
     def _unreachable(self, error: Exception) -> UpdateUnreachable:
-        reason = getattr(error, "verify_message", "") or str(error) or type(error).__name__
         return UpdateUnreachable(
             _("the update server at {host}:{port} cannot be reached: {reason}").format(
-                host=self._connection.host, port=self._connection.port, reason=reason
+                host=self._connection.host, port=self._connection.port, reason=reason(error)
             )
         )
 

@@ -18,6 +18,7 @@ from fleet_server.api import (
     events,
     groups,
     health,
+    invitations,
     rollouts,
     telemetry,
     updates,
@@ -33,6 +34,7 @@ GRACE_S: Final = 3
 
 _ROUTERS: Final = (
     devices.router,
+    invitations.router,
     telemetry.router,
     events.router,
     escalations.router,

@@ -1,5 +1,6 @@
 """What every router needs: the database and the configuration, and a caller with the right it takes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -71,6 +72,23 @@ def authorize(
                 _("Ask an administrator for a role that has it, or use a token that is not narrowed."),
             )
     return caller
+
+
+def require_on(caller: Caller, permission: Permission, site: str | None, tags: Collection[str]) -> None:
+    """See to it that ``caller`` has the right on a device at ``site`` with ``tags``.
+
+    Raises:
+        ProblemError: 403, they do not.
+    """
+    if not caller.may_on(permission, site, tags):
+        raise ProblemError(
+            403,
+            "forbidden",
+            _("{person} does not have the right {right} on this device.").format(
+                person=caller.person, right=permission.value
+            ),
+            _("Ask an administrator for a role there: at its site, for its tag, or everywhere."),
+        )
 
 
 def updates_of(centre: Annotated[Centre, Depends(centre_of)]) -> Office:

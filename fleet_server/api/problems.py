@@ -21,6 +21,7 @@ from fleet_server.errors import (
     Conflict,
     CsrRefused,
     FilterError,
+    LimitReached,
     NoArtifact,
     NoCeremony,
     NotFound,
@@ -56,6 +57,7 @@ class ProblemError(Exception):
 _FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
     (NotFound, 404, "not_found", mark("Look up the name in the list of devices.")),
     (Conflict, 409, "conflict", mark("Choose another name, or go on with the device that is there.")),
+    (LimitReached, 409, "limit_reached", mark("Take away what is not needed any more, then try again.")),
     (CsrRefused, 422, "csr_refused", mark("Make a P-256 key and a request for it with CN=<device id>.")),
     (NoArtifact, 404, "not_published", mark("Look at what is published: fleet artifact list.")),
     (Refused, 422, "refused", mark("Correct what the message names, and publish again.")),

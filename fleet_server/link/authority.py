@@ -84,6 +84,11 @@ class Authority:
         return self.roots[-1].fingerprint(hashes.SHA256()).hex()
 
     @property
+    def met_fingerprint(self) -> str:
+        """The SHA-256 of the root that servers prove themselves under, in hexadecimal: a newcomer pins it."""
+        return self.roots[0].fingerprint(hashes.SHA256()).hex()
+
+    @property
     def device_issuer(self) -> Issuer:
         """Who signs for devices and services.
 
@@ -109,7 +114,16 @@ class Authority:
                 another name.
         """
         _require_device_id(device)
-        return self._for_client(device, requested_key(device, csr_pem), timedelta(days=days))
+        return self.certify(device, requested_key(device, csr_pem), days)
+
+    def certify(self, device: str, public_key: ec.EllipticCurvePublicKey, days: int) -> x509.Certificate:
+        """A client certificate for ``device`` and a key that has proved itself in another way.
+
+        Raises:
+            CsrRefused: ``device`` is no device id.
+        """
+        _require_device_id(device)
+        return self._for_client(device, public_key, timedelta(days=days))
 
     def issue_passing(
         self, name: str, public_key: ec.EllipticCurvePublicKey, minutes: float

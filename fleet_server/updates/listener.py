@@ -1,7 +1,7 @@
-"""The HTTPS listener that devices fetch updates from: files that verify themselves, and nothing else.
+"""The HTTPS listener for devices: updates, which are files that verify themselves, and enrollment.
 
-A process of its own with a certificate of the fleet's authority. Callers are not asked who they are:
-everything here is signed and public. What is large can be fetched in parts and gone on with, as
+A process of its own with a certificate of the fleet's authority. Whoever fetches updates is not asked who
+they are: everything there is signed and public. What is large can be fetched in parts and gone on with, as
 long as it is the same (``Range``, ``If-Range``, ``ETag``).
 """
 
@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Final
 
 import uvicorn
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -23,6 +24,7 @@ from starlette.routing import Route
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import NotFound, ServerError
+from fleet_server.link import enrollment_routes
 from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
 from fleet_server.updates.office import PREFIX, Office, open_office
 from fleet_signing.metadata import now
@@ -42,27 +44,28 @@ _ASK_AGAIN: Final = "no-cache"
 log: Final = logging.getLogger(__name__)
 
 
-def create_device_app(office: Office) -> Starlette:
-    """What devices are answered with."""
+def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
+    """What devices are answered with by the server that ``config`` describes."""
     app = Starlette(
         routes=[
             Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
             Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
             Route(f"{PREFIX}/director/{{device}}/metadata/{{name}}", _director_metadata),
+            *enrollment_routes.routes(engine, config),
         ],
         exception_handlers={ServerError: _on_error, SQLAlchemyError: _on_error},
     )
-    app.state.office = office
+    app.state.office = open_office(engine, config)
     return app
 
 
 def run(config: ServerConfig, descriptor: int) -> None:
     """Answer on the inherited socket ``descriptor`` until SIGTERM."""
-    office = open_office(open_engine(config.database_url), config)
+    engine = open_engine(config.database_url)
     folder = config.device_certificate
     server = uvicorn.Server(
         uvicorn.Config(
-            create_device_app(office),
+            create_device_app(engine, config),
             http=BoundedProtocol,
             ws="none",
             access_log=False,

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import UpdateRefused, UpdateUnreachable
+from edge_agent.link.https import tls_context
 from edge_agent.updates import download
 from edge_agent.updates.download import Downloader
-from edge_agent.updates.source import Https, closing, tls_context
+from edge_agent.updates.source import Https, closing
 from fleet_protocol.targets import Refusal, Target
 from fleet_signing.artifacts import Artifact
 from tests.support.authority import TestAuthority
