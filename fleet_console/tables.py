@@ -69,6 +69,46 @@ def invitations(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     )
 
 
+def batches(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The list of factory batches."""
+    heads = (_("BATCH"), _("STATE"), _("MADE"), _("BY"), _("BOARDS"), _("PROFILE"), _("SITE"))
+    return table(
+        heads,
+        (
+            (
+                item["id"],
+                item["state"],
+                age(item["created_ms"], now_ms),
+                item["made_by"],
+                f"{item['claims']}/{item['most']}",
+                item["profile"],
+                item["site"] or "-",
+            )
+            for item in items
+        ),
+    )
+
+
+def claims(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The boards that wait for a decision."""
+    heads = (_("CLAIM"), _("ASKED"), _("BOARD"), _("BATCH"), _("SITE"), _("FROM"), _("KEY"))
+    return table(
+        heads,
+        (
+            (
+                item["id"],
+                age(item["asked_ms"], now_ms),
+                item["serial"],
+                item["batch"],
+                item["site"] or "-",
+                item["source"],
+                item["key_sha256"][:16],
+            )
+            for item in items
+        ),
+    )
+
+
 def artifacts(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     """The list of published artifacts."""
     heads = (_("KIND"), _("NAME"), _("RELEASE"), _("VERSION"), _("SIZE"), _("PUBLISHED"), _("SHA-256"))

@@ -8,6 +8,7 @@ it in its dense alphanumeric mode.
 import base64
 import binascii
 import hashlib
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
@@ -40,6 +41,7 @@ STATEMENT_TYPE: Final = "argan-claim+jwt"
 STATEMENT_ALGORITHM: Final = "ES256"
 
 _MARK: Final = "ARGAN1-"
+_SERIAL: Final = re.compile(r"[\x20-\x7e]{1,128}\Z")
 _CHECK_BYTES: Final = 4
 
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -49,7 +51,7 @@ BatchId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,57}\Z")]
 Address = Annotated[
     str, msgspec.Meta(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}\Z")
 ]
-Serial = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e ]+\Z")]
+Serial = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,128}\Z")]
 Pem = Annotated[str, msgspec.Meta(max_length=16 * 1024)]
 
 
@@ -160,6 +162,11 @@ class AnswerFile(
     """What the office gives back to a device without a network."""
 
     enrolled: Enrolled
+
+
+def is_serial(text: object) -> bool:
+    """Whether ``text`` may be a board's serial number."""
+    return isinstance(text, str) and _SERIAL.match(text) is not None
 
 
 def claim_name(batch: str) -> str:

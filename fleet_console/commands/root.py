@@ -7,7 +7,16 @@ from typing import Annotated, Final
 import typer
 
 from fleet_console import tables
-from fleet_console.commands import calibrating, device_folders, inviting, keys, opening, publishing, rollouts
+from fleet_console.commands import (
+    batches,
+    calibrating,
+    device_folders,
+    inviting,
+    keys,
+    opening,
+    publishing,
+    rollouts,
+)
 from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.errors import ConsoleError, UsageError
@@ -32,6 +41,7 @@ device_app: Final = typer.Typer(help=_("The devices."), no_args_is_help=True)
 event_app: Final = typer.Typer(help=_("What policies raised."), no_args_is_help=True)
 app.add_typer(device_app, name="device")
 inviting.register(device_app)
+batches.register(device_app)
 app.add_typer(event_app, name="event")
 app.add_typer(keys.app, name="key")
 app.add_typer(publishing.publish_app, name="publish")

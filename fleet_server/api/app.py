@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from fleet_server import VERSION
 from fleet_server.api import (
     artifacts,
+    claims,
     devices,
     escalations,
     events,
@@ -35,6 +36,8 @@ GRACE_S: Final = 3
 _ROUTERS: Final = (
     devices.router,
     invitations.router,
+    claims.batch_router,
+    claims.claim_router,
     telemetry.router,
     events.router,
     escalations.router,

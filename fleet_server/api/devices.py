@@ -16,7 +16,7 @@ from fleet_server.link.signing_requests import MAX_CSR_BYTES
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 
 _ID = r"^[a-z0-9-]{1,63}$"
-_SERIAL = r"^[\x21-\x7e ]*$"
+_SERIAL = r"^[\x20-\x7e]*$"
 
 Tag = Annotated[str, Path(pattern=_ID, description="A word of small letters, digits and '-'.")]
 

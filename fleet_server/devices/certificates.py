@@ -53,6 +53,12 @@ def of_key(session: Session, tenant: str, key_sha256: str) -> Sequence[Certifica
     return session.exec(query.order_by(col(Certificate.not_after_ms).desc())).all()
 
 
+def has_any(session: Session, tenant: str, device: str) -> bool:
+    """Whether ``device`` was ever given a certificate."""
+    query = select(Certificate.serial).where(Certificate.tenant == tenant, Certificate.device == device)
+    return session.exec(query).first() is not None
+
+
 def supersede(session: Session, tenant: str, device: str, now_ms: int) -> int:
     """Revoke what ``device`` has: another board stands in its place. How many certificates that were."""
     living = session.exec(

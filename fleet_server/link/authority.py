@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fleet_protocol.enrollment import claim_name
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id, is_service_name
 from fleet_server.errors import AuthorityError, CsrRefused
@@ -29,6 +30,7 @@ from fleet_server.link.issuing import (
     SERVER,
     SERVER_DAYS,
     SERVICE_DAYS,
+    STATEMENTS,
     Issuer,
     Revoked,
     issuer_key_id,
@@ -143,6 +145,16 @@ class Authority:
         if not is_service_name(name):
             raise AuthorityError(_("{name!r} is no service's name; use svc.NAME").format(name=name[:80]))
         return self._for_client(name, public_key, timedelta(days=days))
+
+    def issue_for_claims(self, batch: str, csr_pem: bytes, lasts_s: int) -> x509.Certificate:
+        """A certificate for the key that the boards of ``batch`` sign their claims with; it is no client's.
+
+        Raises:
+            CsrRefused: the request is not a P-256 one signed by its own key, or asks for another name.
+        """
+        name = claim_name(batch)
+        lasts = timedelta(seconds=lasts_s)
+        return make_leaf(self.device_issuer, name, requested_key(name, csr_pem), STATEMENTS, lasts, _now())
 
     def issue_for_server(
         self, name: str, host: str, public_key: ec.EllipticCurvePublicKey, days: int = SERVER_DAYS

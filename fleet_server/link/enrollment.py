@@ -5,6 +5,7 @@ device in changes in one transaction, with its record in the audit.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,6 +23,7 @@ from fleet_server.database.models import Certificate, Device
 from fleet_server.devices.certificates import (
     SUPERSEDED,
     certificate_row,
+    has_any,
     key_sha256,
     of_key,
     serial_text,
@@ -34,6 +36,17 @@ from fleet_server.link.authority import Authority, open_authority
 from fleet_server.link.signing_requests import requested_key
 from fleet_server.updates.office import open_office
 from fleet_server.updates.repository import newest_root
+
+
+class Post(Enum):
+    """What there is already where a device comes in."""
+
+    NEW = "new"
+    """Nothing, or the same device with the same key."""
+    APPROVED = "approved"
+    """A registered device that somebody has promised to this key, and nobody has filled."""
+    REPLACED = "replaced"
+    """A device whose board is taken away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +86,37 @@ def admit(
     newcomer: Newcomer,
     key: ec.EllipticCurvePublicKey,
     actor: Actor,
-    *,
-    replaces: bool = False,
+    post: Post = Post.NEW,
 ) -> x509.Certificate:
     """Register the device of ``key`` and certify it, in the transaction of ``session``.
 
-    With ``replaces`` it takes over the post of a device that is there: its history stays, and what the
-    board before it had counts no more.
+    Where it takes over the post of a device that is there, its history stays, and what the board before it
+    had counts no more.
 
     Raises:
         Conflict: there is a device of this name with another key.
         NotFound: there is none to be replaced.
         EnrollmentRefused: the key is one that was revoked, or another device's.
-    """  # fmt: skip
+    """
     tenant, now_ms = config.tenant, wall_ms()
     known = [one for one in _usable(session, tenant, newcomer.device, key) if one.revoked_ms is None]
     row = session.get(Device, (tenant, newcomer.device))
-    if replaces:
+    if post is Post.REPLACED:
         row = find_device(session, tenant, newcomer.device)
         row.profile = newcomer.profile
         session.add(row)
         supersede(session, tenant, newcomer.device, now_ms)
     elif row is None:
         add_device(session, tenant, newcomer.device, newcomer.profile, newcomer.site)
-    elif not known:
+    elif not known and (post is Post.NEW or has_any(session, tenant, newcomer.device)):
         raise taken(newcomer.device)
-    elif _lasts(known[0], now_ms):
+    elif known and _lasts(known[0], now_ms):
         return x509.load_pem_x509_certificate(known[0].pem.encode())
     certificate = authority.certify(newcomer.device, key, config.certificate_days)
     session.add(certificate_row(tenant, newcomer.device, certificate, authority.trust_sha256))
     if newcomer.serial:
         mount(session, tenant, newcomer.device, newcomer.serial, now_ms)
-    append(session, tenant, actor, _change(newcomer, certificate, replaces=replaces))
+    append(session, tenant, actor, _change(newcomer, certificate, post))
     return certificate
 
 
@@ -166,13 +178,13 @@ def _lasts(certificate: Certificate, now_ms: int) -> bool:
     return (certificate.not_after_ms - now_ms) * 3 > certificate.not_after_ms - certificate.not_before_ms
 
 
-def _change(newcomer: Newcomer, certificate: x509.Certificate, *, replaces: bool) -> Change:
+def _change(newcomer: Newcomer, certificate: x509.Certificate, post: Post) -> Change:
     told = {
         "how": newcomer.how,
         "profile": newcomer.profile,
         "site": newcomer.site or "",
         "board": newcomer.serial,
         "certificate": serial_text(certificate),
-        "replaces": replaces,
+        "replaces": post is Post.REPLACED,
     }
     return Change("device.enroll", newcomer.device, after=told, detail=told)

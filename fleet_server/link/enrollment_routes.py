@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fleet_protocol.enrollment import CA_PATH, MAX_BODY, PREFIX, Application
+from fleet_protocol.enrollment import CA_PATH, CLAIMS_PATH, MAX_BODY, PREFIX, Application, ClaimRequest
 from fleet_server.config import ServerConfig
 from fleet_server.link.authority import open_authority
+from fleet_server.link.claims import ask
 from fleet_server.link.device_http import (
     SourceLimits,
     answering,
@@ -42,7 +43,12 @@ def routes(engine: Engine, config: ServerConfig) -> list[Route]:
         application = decoded(await read_body(request, MAX_BODY), Application)
         return as_json(await run_in_threadpool(accept, engine, config, application, source_of(request)))
 
+    async def claim(request: Request) -> Response:
+        asked = decoded(await read_body(request, MAX_BODY), ClaimRequest)
+        return as_json(await run_in_threadpool(ask, engine, config, asked, source_of(request)))
+
     return [
         Route(CA_PATH, limited(limits, answering(ca))),
+        Route(CLAIMS_PATH, limited(limits, answering(claim)), methods=["POST"]),
         Route(PREFIX, limited(limits, answering(enroll)), methods=["POST"]),
     ]

@@ -25,7 +25,7 @@ from fleet_server.devices.certificates import key_sha256
 from fleet_server.devices.registry import find_device, taken
 from fleet_server.errors import EnrollmentRefused, NotFound
 from fleet_server.link.authority import open_authority
-from fleet_server.link.enrollment import Newcomer, admit, enrolled
+from fleet_server.link.enrollment import Newcomer, Post, admit, enrolled
 from fleet_server.link.signing_requests import requested_key
 
 ID_LENGTH: Final = 12
@@ -148,7 +148,7 @@ def accept(engine: Engine, config: ServerConfig, application: Application, sourc
             newcomer,
             key,
             Actor.device(row.device, source),
-            replaces=row.replaces and is_first,
+            Post.REPLACED if row.replaces and is_first else Post.NEW,
         )
         if is_first:
             row.used_ms, row.key_sha256 = wall_ms(), key_sha256(key)
