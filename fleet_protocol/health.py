@@ -307,6 +307,26 @@ _CODES: Final = (
         mark("Run 'edge-agent doctor' on the board; it names each difference."),
     ),
     HealthCode(
+        "authority.issuing_ends",
+        Severity.WARNING,
+        mark("Issuing authority ends soon"),
+        mark(
+            "Nothing that it signs lasts longer than itself; once it has ended, neither devices nor servers "
+            "get certificates."
+        ),
+        mark(
+            "Stop the server and run 'fleet-server authority renew-issuing', or with an offline root "
+            "'request-issuing'."
+        ),
+    ),
+    HealthCode(
+        "authority.root_ends",
+        Severity.WARNING,
+        mark("Root of the fleet ends"),
+        mark("Once it has ended, devices believe no server any more, and nobody can give them a new root."),
+        mark("Run 'fleet-server authority rollover begin'; every device has to come by before the end."),
+    ),
+    HealthCode(
         "rollouts.down",
         Severity.CRITICAL,
         mark("Rollouts stand still"),

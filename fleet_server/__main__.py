@@ -16,6 +16,7 @@ from fleet_protocol.texts import _
 from fleet_server.config import load, read_settings
 from fleet_server.errors import ServerError
 from fleet_server.files import make_folder
+from fleet_server.link.authority_command import add_commands as add_authority
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name in {"api", "device"}:
             command.add_argument("--descriptor", type=int, required=True, help=_("the inherited socket"))
+    add_authority(commands.add_parser("authority", help=_("the fleet's certificate authority and its keys")))
     openapi = commands.add_parser("openapi", help=_("print the API's description"))
     openapi.set_defaults(run=_openapi)
     return parser

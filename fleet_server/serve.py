@@ -4,15 +4,12 @@ Order matters: nothing is started before everything that a person could have got
 at, and ``endpoints.json`` appears only when all of it answers.
 """
 
-import fcntl
 import http.client
 import os
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet_protocol.texts import _
 from fleet_server.access.tokens import provide_token
-from fleet_server.clock import wall_ms
+from fleet_server.clock import now, wall_ms
 from fleet_server.config import (
     SETTINGS_FILE,
     ServerConfig,
@@ -35,13 +32,15 @@ from fleet_server.config import (
 )
 from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
+from fleet_server.database.service import keep_codes
 from fleet_server.devices.certificates import all_revoked
 from fleet_server.errors import ConfigError, StoreError
 from fleet_server.files import make_folder, write_durably
 from fleet_server.health import has_started
-from fleet_server.link import mosquitto
+from fleet_server.link import authority_health, mosquitto
 from fleet_server.link.authority import API_NAME, UPDATES_NAME, open_authority
 from fleet_server.link.providing import provide_broker, provide_roots, provide_server, provide_service
+from fleet_server.lock import locked
 from fleet_server.supervisor import Program, Stopped, Supervisor
 from fleet_server.updates.office import provide_keys
 
@@ -77,7 +76,7 @@ def serve(data: Path, settings: Settings) -> None:
     """
     # Whatever a child writes, the database too, is for the owner alone.
     os.umask(0o077)
-    with _locked(data), Supervisor() as supervisor:
+    with locked(data), Supervisor() as supervisor:
         asked = resolve(data, settings)
         asked.endpoints.unlink(missing_ok=True)
         mqtt_port = _broker_port(asked) if asked.embedded else settings.mqtt_port
@@ -129,6 +128,7 @@ def _provide_certificates(engine: Engine, config: ServerConfig, *, is_first: boo
     provide_server(authority, config.device_certificate, UPDATES_NAME, config.device_host)
     provide_server(authority, config.own_api_certificate, API_NAME, config.api_name)
     mosquitto.write_configuration(config)
+    keep_codes(engine, authority_health.CODES, authority_health.judge(authority, now()), wall_ms())
 
 
 def _start(
@@ -276,28 +276,6 @@ def _open_database(url: str) -> Engine:
             )
         ) from error
     return engine
-
-
-@contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Hold the folder for this process; the kernel lets go of it however the process ends."""
-    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 20).decode().strip()
-        os.close(descriptor)
-        raise ConfigError(
-            _("a server runs on {data} already (process {pid}); stop it, or give another folder").format(
-                data=data, pid=owner
-            )
-        ) from None
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _say(text: str) -> None:

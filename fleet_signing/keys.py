@@ -3,12 +3,8 @@
 A key that is kept offline lies in a file sealed with a passphrase; a key that a server signs with by
 itself lies in one without, readable by its owner alone. The public half stands in the file openly, so
 that a file says which key it is without being opened.
-
-PKCS #8 is not used for sealing: what OpenSSL makes of it by default stretches a passphrase by 2048
-rounds only. Here it is scrypt with 64 MiB, then AES-256-GCM.
 """
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,8 +12,6 @@ from typing import Annotated, Final
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
@@ -25,24 +19,11 @@ from fleet_protocol.manifest import Digest
 from fleet_protocol.texts import _
 from fleet_signing.errors import KeyFileError
 from fleet_signing.files import write_durably
+from fleet_signing.sealing import Sealing, seal, unseal
 
 SUFFIX: Final = ".key"
 
-MIN_PASSPHRASE: Final = 8
-"""Characters. A passphrase is what stands between a lost stick and a stranger's model in the fleet."""
-
-_COST: Final = 2**16
-"""scrypt's n, with r = 8: 64 MiB and some tenths of a second for every guess."""
-
 _MAX_FILE: Final = 16 * 1024
-
-
-class _Sealing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the private half is sealed."""
-
-    salt: bytes
-    nonce: bytes
-    cost: Annotated[int, msgspec.Meta(ge=2**14, le=2**20)]
 
 
 class _KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +33,7 @@ class _KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: str
     public: Digest
     private: bytes
-    sealing: _Sealing | None = None
+    sealing: Sealing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +79,7 @@ def write(path: Path, role: str, signer: CryptoSigner, passphrase: str | None) -
     public, private = public_text(signer.public_key), _private_bytes(signer)
     sealing = None
     if passphrase is not None:
-        require_strength(passphrase)
-        sealing = _Sealing(secrets.token_bytes(16), secrets.token_bytes(12), _COST)
-        private = _cipher(sealing, passphrase).encrypt(sealing.nonce, private, public.encode())
+        sealing, private = seal(private, passphrase, public.encode())
     content = msgspec.json.encode(_KeyFile(1, role, public, private, sealing))
     write_durably(path, msgspec.json.format(content, indent=2) + b"\n")
 
@@ -134,20 +113,6 @@ def public_in(path: Path) -> SSlibKey:
     return public_key(_load(path).public)
 
 
-def require_strength(passphrase: str) -> None:
-    """See to it that ``passphrase`` is worth asking for.
-
-    Raises:
-        KeyFileError: it is too short.
-    """
-    if len(passphrase) < MIN_PASSPHRASE:
-        raise KeyFileError(
-            _("a passphrase has at least {least} characters; choose a longer one").format(
-                least=MIN_PASSPHRASE
-            )
-        )
-
-
 def _load(path: Path) -> _KeyFile:
     try:
         if path.stat().st_size > _MAX_FILE:
@@ -157,18 +122,13 @@ def _load(path: Path) -> _KeyFile:
         raise _unusable(path, error) from error
 
 
-def _open(path: Path, file: _KeyFile, sealing: _Sealing, passphrase: str | None) -> bytes:
+def _open(path: Path, file: _KeyFile, sealing: Sealing, passphrase: str | None) -> bytes:
     if passphrase is None:
         raise KeyFileError(_("{path} is sealed; give its passphrase").format(path=path))
     try:
-        return _cipher(sealing, passphrase).decrypt(sealing.nonce, file.private, file.public.encode())
+        return unseal(file.private, sealing, passphrase, file.public.encode())
     except InvalidTag:
         raise KeyFileError(_("this passphrase does not open {path}").format(path=path)) from None
-
-
-def _cipher(sealing: _Sealing, passphrase: str) -> AESGCM:
-    scrypt = Scrypt(salt=sealing.salt, length=32, n=sealing.cost, r=8, p=1)
-    return AESGCM(scrypt.derive(passphrase.encode()))
 
 
 def _private_bytes(signer: CryptoSigner) -> bytes:

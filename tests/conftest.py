@@ -11,6 +11,7 @@ from tests.support.authority import TestAuthority
 from tests.support.broker import SERVICE, TestBroker
 from tests.support.consumer import Consumer, consuming
 from tests.support.disk import small_file_system
+from tests.support.security_module import SecurityModule
 
 # Before NumPy comes in: with more threads than one, OpenBLAS now and then stalls on some processors.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -20,6 +21,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> TestAuthority:
     """The certificate authority of the test run."""
     return TestAuthority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def security_module(tmp_path_factory: pytest.TempPathFactory) -> SecurityModule:
+    """SoftHSM; one for the run, because its library is loaded once for each process."""
+    return SecurityModule(tmp_path_factory.mktemp("softhsm"))
 
 
 @pytest.fixture

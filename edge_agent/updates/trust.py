@@ -86,7 +86,7 @@ class Repositories:
         _ask_published(image, word)
         return after, word
 
-    def _opened(self, name: str, root: str, place: str, now_ms: int) -> "_Repository":
+    def _opened(self, name: str, root: str, place: str, now_ms: int) -> "Repository":
         try:
             pinned = Path(root).read_bytes()
         except OSError as error:
@@ -96,15 +96,15 @@ class Repositories:
                 )
             ) from None
         folder = self._folder / "metadata" / name
-        with _told(name):
+        with told_in_our_words(name):
             folder.mkdir(parents=True, exist_ok=True)
-            return _Repository(folder, f"{place}/metadata", self._source, pinned, now_ms)
+            return Repository(folder, f"{place}/metadata", self._source, pinned, now_ms)
 
-    def _refresh(self, name: str, repository: "_Repository") -> None:
-        with _told(name):
+    def _refresh(self, name: str, repository: "Repository") -> None:
+        with told_in_our_words(name):
             repository.refresh()
 
-    def _orders(self, director: "_Repository") -> Word:
+    def _orders(self, director: "Repository") -> Word:
         """What the director orders; one order that cannot be read costs only itself."""
         self._require_own(director)
         word = Word([], {}, {})
@@ -115,7 +115,7 @@ class Repositories:
                 word.refused[target.path] = error
         return word
 
-    def _require_own(self, director: "_Repository") -> None:
+    def _require_own(self, director: "Repository") -> None:
         """A set that is another device's is not even remembered: its versions would keep out our own."""
         if director.device != self._ask.device:
             shutil.rmtree(self._folder / "metadata" / DIRECTOR, ignore_errors=True)
@@ -126,7 +126,7 @@ class Repositories:
             )
 
 
-class _Repository(Updater):
+class Repository(Updater):
     """python-tuf's updater with a pinned root and a time that is handed in."""
 
     def __init__(self, folder: Path, base: str, source: Source, pinned: bytes, now_ms: int) -> None:
@@ -140,6 +140,11 @@ class _Repository(Updater):
         """The device that the whole set is for, where it says so."""
         device = self._trusted_set.targets.unrecognized_fields.get(_DEVICE)
         return None if device is None else str(device)
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether artifacts lie under their digest and their name."""
+        return bool(self._trusted_set.root.consistent_snapshot)
 
     def orders(self) -> list[TargetFile]:
         """Every target of the top level."""
@@ -181,11 +186,11 @@ class _Fetcher(FetcherInterface):
             raise tuf_errors.DownloadError(str(error)) from error
 
 
-def _ask_published(image: _Repository, word: Word) -> None:
+def _ask_published(image: Repository, word: Word) -> None:
     """Look each order up in the image repository; one that cannot be told costs only itself."""
     for order in list(word.orders):
         try:
-            with _told(order.path):
+            with told_in_our_words(order.path):
                 found = image.get_targetinfo(order.path)
             if found is not None:
                 word.published[order.path] = _parsed(found)
@@ -202,7 +207,7 @@ def _parsed(target: TargetFile) -> Target:
 
 
 @contextlib.contextmanager
-def _told(scope: str) -> Iterator[None]:
+def told_in_our_words(scope: str) -> Iterator[None]:
     """Say in the agent's words what python-tuf raises."""
     try:
         yield

@@ -1,5 +1,6 @@
 """What the server's own processes note of themselves: that they live, and what ails them."""
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sqlalchemy import Engine
@@ -51,6 +52,15 @@ def clear_code(engine: Engine, code: str, now_ms: int) -> None:
         entry = session.get(ServerHealth, code, with_for_update=True)
         if entry is not None and entry.cleared_ms is None:
             entry.cleared_ms = now_ms
+
+
+def keep_codes(engine: Engine, codes: Iterable[str], raised: Mapping[str, str], now_ms: int) -> None:
+    """Of ``codes``, raise those that are in ``raised`` with their detail, and clear the others."""
+    for code in codes:
+        if code in raised:
+            raise_code(engine, code, now_ms, raised[code])
+        else:
+            clear_code(engine, code, now_ms)
 
 
 def raised(engine: Engine, now_ms: int) -> list[ServerHealth]:

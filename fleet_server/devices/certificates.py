@@ -81,3 +81,15 @@ def all_revoked(engine: Engine, now_ms: int) -> list[Revoked]:
     with Session(engine) as session:
         rows = session.exec(query.order_by(col(Certificate.serial))).all()
     return [Revoked(int(serial, 16), at_ms or 0, reason) for serial, at_ms, reason in rows]
+
+
+def trust_of_devices(engine: Engine, trust_sha256: str) -> tuple[list[str], list[str]]:
+    """Devices of every tenant: those that were given the roots of this digest, and those that were not.
+
+    A device whose certificates were all revoked is neither.
+    """
+    query = select(Certificate.device, Certificate.trust_sha256).where(col(Certificate.revoked_ms).is_(None))
+    with Session(engine) as session:
+        rows = session.exec(query.distinct()).all()
+    given = {device for device, trust in rows if trust == trust_sha256}
+    return sorted(given), sorted({device for device, _trust in rows} - given)

@@ -10,7 +10,7 @@ It holds nothing of who is registered; that is :mod:`fleet_server.link.enrollmen
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleet_protocol.enrollment import claim_name
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id, is_service_name
+from fleet_server.clock import now
 from fleet_server.errors import AuthorityError, CsrRefused
-from fleet_server.link.authority_files import AuthorityState, Issuing, make_state, read_state, unusable
+from fleet_server.link.authority_files import Issuing, read_state, unusable
+from fleet_server.link.founding import make_authority
 from fleet_server.link.issuing import (
     CLIENT,
     SERVER,
@@ -36,13 +38,9 @@ from fleet_server.link.issuing import (
     issuer_key_id,
     key_id,
     make_crl,
-    make_issuing,
     make_leaf,
-    make_root,
     pem,
-    short_id,
 )
-from fleet_server.link.key_files import key_pem
 from fleet_server.link.key_store import open_key
 from fleet_server.link.signing_requests import requested_key
 
@@ -108,6 +106,11 @@ class Authority:
         """
         return self._issuer_under(self.roots[0])
 
+    def newest_under(self, root: x509.Certificate) -> Issuer | None:
+        """The newest issuing authority of ``root``, if it has one that has not expired."""
+        under = [one for one in self.issuers if issuer_key_id(one.certificate) == key_id(root)]
+        return under[-1] if under else None
+
     def issue_for_device(self, device: str, csr_pem: bytes, days: int) -> x509.Certificate:
         """A client certificate for ``device`` and the public key of its signed request.
 
@@ -162,7 +165,7 @@ class Authority:
         """A server certificate of ``name``, under ``host`` and the names of this machine itself."""
         hosts = dict.fromkeys((*ALWAYS_NAMED, host))
         return make_leaf(
-            self.server_issuer, name, public_key, SERVER, timedelta(days=days), _now(), hosts=hosts
+            self.server_issuer, name, public_key, SERVER, timedelta(days=days), now(), hosts=hosts
         )
 
     def chain(self, certificate: x509.Certificate) -> bytes:
@@ -183,25 +186,25 @@ class Authority:
         Each holds all of ``revoked``: serial numbers are random, so none means another certificate. What
         has expired may be left out.
         """
-        entries, now = tuple(revoked), _now()
-        lists = (make_crl(issuer, entries, now) for issuer in self.issuers)
+        entries, at = tuple(revoked), now()
+        lists = (make_crl(issuer, entries, at) for issuer in self.issuers)
         return b"".join(one.public_bytes(Encoding.PEM) for one in lists)
 
     def _for_client(
         self, name: str, public_key: ec.EllipticCurvePublicKey, lasts: timedelta
     ) -> x509.Certificate:
-        return make_leaf(self.device_issuer, name, public_key, CLIENT, lasts, _now())
+        return make_leaf(self.device_issuer, name, public_key, CLIENT, lasts, now())
 
     def _issuer_under(self, root: x509.Certificate) -> Issuer:
-        for issuer in reversed(self.issuers):
-            if issuer_key_id(issuer.certificate) == key_id(root):
-                return issuer
-        raise AuthorityError(
-            _(
-                "the issuing authority has expired; stop the server and run "
-                "'fleet-server authority renew-issuing'"
+        issuer = self.newest_under(root)
+        if issuer is None:
+            raise AuthorityError(
+                _(
+                    "the issuing authority has expired; stop the server and run "
+                    "'fleet-server authority renew-issuing'"
+                )
             )
-        )
+        return issuer
 
 
 def open_authority(folder: Path, *, may_make: bool) -> Authority:
@@ -222,18 +225,6 @@ def open_authority(folder: Path, *, may_make: bool) -> Authority:
     return Authority(roots, [issuer for issuer in issuers if issuer is not None])
 
 
-def make_authority(folder: Path) -> None:
-    """Make a root and an issuing authority in ``folder``, which is not there; with both or not at all."""
-    root_key, issuing_key = (ec.generate_private_key(ec.SECP256R1()) for _each in range(2))
-    now = _now()
-    root = Issuer(make_root(root_key, now), root_key)
-    issuing = make_issuing(root, issuing_key.public_key(), now)
-    name = f"issuing-{short_id(issuing_key.public_key())}.key"
-    state = AuthorityState(1, (pem([root.certificate]).decode(),), (Issuing(pem([issuing]).decode(), name),))
-    keys = {f"root-{short_id(root_key.public_key())}.key": key_pem(root_key), name: key_pem(issuing_key)}
-    make_state(folder, state, keys)
-
-
 def _open_issuer(folder: Path, entry: Issuing, roots: Iterable[x509.Certificate]) -> Issuer | None:
     """The issuing authority of ``entry``, if it has not expired.
 
@@ -245,7 +236,7 @@ def _open_issuer(folder: Path, entry: Issuing, roots: Iterable[x509.Certificate]
     if root is None:
         raise ValueError(_("an issuing authority is not signed by a root of this fleet"))
     certificate.verify_directly_issued_by(root)
-    if certificate.not_valid_after_utc <= _now():
+    if certificate.not_valid_after_utc <= now():
         return None
     key = open_key(folder, entry.key)
     if key.public_key() != certificate.public_key():
@@ -258,7 +249,3 @@ def _require_device_id(device: str) -> None:
         raise CsrRefused(
             _("{device!r} is no device id; use 1 to 63 of a-z, 0-9 and '-'").format(device=device[:80])
         )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

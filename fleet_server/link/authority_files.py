@@ -5,7 +5,9 @@ trust them. Keys lie in files of their own, which nothing ever writes over; a ke
 (a root's on a stick, an issuing authority's in a security module) has none.
 """
 
+import hashlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,6 +16,7 @@ import msgspec
 from fleet_protocol.texts import _
 from fleet_server.errors import AuthorityError
 from fleet_server.files import make_folder, write_durably
+from fleet_server.link.key_store import NewKey
 from fleet_signing.files import flush_folder
 
 STATE_FILE: Final = "authority.json"
@@ -70,16 +73,21 @@ def write_state(folder: Path, state: AuthorityState) -> None:
     write_durably(folder / ROOTS_FILE, "".join(state.roots).encode(), 0o644)
 
 
-def make_state(folder: Path, state: AuthorityState, keys: dict[str, bytes]) -> None:
+def make_state(folder: Path, state: AuthorityState, keys: Iterable[NewKey]) -> None:
     """Make ``folder``, which is not there, with all of it or not at all: beside, and then renamed."""
     beside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     make_folder(beside)
-    for name, content in keys.items():
-        write_durably(beside / name, content)
+    for key in keys:
+        key.keep(beside)
     write_state(beside, state)
     beside.rename(folder)
     flush_folder(folder.parent)
+
+
+def trust_sha256(state: AuthorityState) -> str:
+    """The digest of what devices get as their roots, in hexadecimal."""
+    return hashlib.sha256("".join(state.roots).encode()).hexdigest()
 
 
 def unusable(folder: Path, reason: str) -> AuthorityError:

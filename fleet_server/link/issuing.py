@@ -114,12 +114,12 @@ def make_leaf(
 
 
 def make_crl(issuer: Issuer, revoked: Iterable[Revoked], now: datetime) -> x509.CertificateRevocationList:
-    """The list of ``issuer``, good for :data:`CRL_DAYS`; its number follows the clock, in milliseconds."""
+    """The list of ``issuer``, good for :data:`CRL_DAYS`; its number follows the clock, in microseconds."""
     begins, ends = _validity(now, timedelta(days=CRL_DAYS))
     builder = (
         x509.CertificateRevocationListBuilder(issuer.certificate.subject, begins, ends)
         .add_extension(_issued_by(issuer), critical=False)
-        .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
+        .add_extension(x509.CRLNumber(int(now.timestamp() * 1_000_000)), critical=False)
     )
     for one in revoked:
         builder = builder.add_revoked_certificate(_entry(one))
@@ -144,9 +144,14 @@ def key_id(certificate: x509.Certificate) -> bytes:
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
-def short_id(public_key: ec.EllipticCurvePublicKey) -> str:
+def public_key_id(public_key: ec.EllipticCurvePublicKey) -> bytes:
+    """The identifier of ``public_key``."""
+    return x509.SubjectKeyIdentifier.from_public_key(public_key).digest
+
+
+def short_id(identifier: bytes) -> str:
     """What an authority is called by people and in files' names: the beginning of its key's identifier."""
-    return x509.SubjectKeyIdentifier.from_public_key(public_key).digest[:_ID_BYTES].hex()
+    return identifier[:_ID_BYTES].hex()
 
 
 def issuer_key_id(certificate: x509.Certificate) -> bytes | None:
@@ -165,7 +170,7 @@ def pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 def _authority_name(what: str, public_key: ec.EllipticCurvePublicKey) -> x509.Name:
     # With a name of its own each, whoever looks an issuer up by its name finds the right one of two.
-    return common_name(f"{what} {short_id(public_key)}")
+    return common_name(f"{what} {short_id(public_key_id(public_key))}")
 
 
 def _validity(now: datetime, lasts: timedelta, issuer: Issuer | None = None) -> tuple[datetime, datetime]:

@@ -1,11 +1,12 @@
 """The server's own broker and authority without the rest of the server, and clients that talk to it."""
 
 import queue
+import secrets
 import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from paho.mqtt.properties import Properties
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.link import mosquitto
 from fleet_server.link.authority import Authority, open_authority
+from fleet_server.link.issuing import Revoked
+from fleet_server.link.key_files import key_pem
 from fleet_server.link.providing import provide_broker, provide_service
 from tests.support.waiting import wait_until
 
@@ -51,18 +54,21 @@ class FleetBroker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = self._prepare()
+        self.config = self._configure()
+        self.provide(open_authority(self.config.authority, may_make=True), ())
+        mosquitto.write_configuration(self.config)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def _prepare(self) -> ServerConfig:
+    def _configure(self) -> ServerConfig:
         port = mosquitto.free_port(0, "127.0.0.1", "--mqtt-port")
-        config = resolve(self.folder, Settings(mqtt_port=port))
-        self.authority = open_authority(config.authority, may_make=True)
+        return resolve(self.folder, Settings(mqtt_port=port))
+
+    def provide(self, authority: Authority, revoked: Iterable[Revoked]) -> None:
+        """Certificates and lists of the revoked as a start of the server writes them."""
+        self.authority = authority
         for name in mosquitto.SERVICES:
-            provide_service(self.authority, config.service(name), name)
-        provide_broker(self.authority, config.broker, config.mqtt_host, ())
-        mosquitto.write_configuration(config)
-        return config
+            provide_service(authority, self.config.service(name), name)
+        provide_broker(authority, self.config.broker, self.config.mqtt_host, revoked)
 
     def start(self) -> None:
         with (self.folder / "mosquitto.log").open("ab") as log:
@@ -95,14 +101,14 @@ class FleetBroker:
         request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
         issuing = authority or self.authority
         certificate = issuing.issue_for_device(name, request.public_bytes(serialization.Encoding.PEM), days)
-        folder = self.folder / f"device-{name}-{certificate.serial_number:x}"
+        return self.write_identity(name, key, issuing.chain(certificate))
+
+    def write_identity(self, name: str, key: ec.EllipticCurvePrivateKey, chain: bytes) -> Identity:
+        """The files of whoever has ``key`` and shows ``chain``."""
+        folder = self.folder / f"device-{name}-{secrets.token_hex(4)}"
         folder.mkdir()
-        (folder / "key.pem").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        (folder / "cert.pem").write_bytes(issuing.chain(certificate))
+        (folder / "key.pem").write_bytes(key_pem(key))
+        (folder / "cert.pem").write_bytes(chain)
         return Identity(name, folder / "cert.pem", folder / "key.pem", self.config.ca)
 
 
@@ -212,12 +218,17 @@ def connected(
 
 
 def connack(broker: FleetBroker, context: ssl.SSLContext) -> bytes:
-    """The broker's first bytes after a CONNECT; none where it hangs up.
+    """As :func:`connack_at`."""
+    return connack_at(broker.port, context)
+
+
+def connack_at(port: int, context: ssl.SSLContext) -> bytes:
+    """The first bytes of the broker at ``port`` after a CONNECT; none where it hangs up.
 
     By hand, because TLS 1.3 tells a client that its certificate is refused only after the handshake.
     """
     connect = b"\x10\x10\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x03abc"
-    raw = socket.create_connection(("127.0.0.1", broker.config.mqtt_port), ANSWER_S)
+    raw = socket.create_connection(("127.0.0.1", port), ANSWER_S)
     with context.wrap_socket(raw, server_hostname="localhost") as link:
         try:
             link.sendall(connect)

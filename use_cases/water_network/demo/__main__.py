@@ -149,7 +149,8 @@ def _keys() -> Iterator[Pressed]:
         yield _never
         return
     before = termios.tcgetattr(sys.stdin)
-    tty.setcbreak(sys.stdin)
+    # What was typed before counts too: a flush would lose the q of whoever was quick.
+    tty.setcbreak(sys.stdin, termios.TCSADRAIN)
     try:
         yield _pressed
     finally:
