@@ -25,7 +25,11 @@ Profile = Annotated[str, typer.Option(help=_("What kind of board it is."))]
 Site = Annotated[str | None, typer.Option(help=_("Where it stands."))]
 
 _QUIET_ZONE: Final = 2
-"""Modules of border; with more, the code of a long address would not fit into 24 lines."""
+_LEAST_QUIET_ZONE: Final = 1
+"""Modules of border, so that a reader finds the code on a dark screen."""
+
+_LINES: Final = 23
+"""Of a terminal with 24, one is the prompt's."""
 
 _DAY: Final = "24h"
 
@@ -72,7 +76,7 @@ def invite(  # noqa: PLR0913 - each is an option of the command
     text = _told(invited, expires)
     if qr or sys.stdout.isatty():
         # Last, so that the whole code stands on a screen of 24 lines.
-        text = f"{text}\n{_drawn(invited['token'])}"
+        text = f"{text}\n{drawn(invited['token'])}"
     show(invited, text, as_json=as_json)
 
 
@@ -188,10 +192,11 @@ def _told(invited: dict[str, Any], expires: str) -> str:
     )
 
 
-def _drawn(token: str) -> str:
-    """The QR code, two modules a character: 45 columns and 23 lines for an address of usual length."""
-    out = io.StringIO()
-    segno.make_qr(token, error="l", boost_error=False).terminal(out, border=_QUIET_ZONE, compact=True)
+def drawn(token: str) -> str:
+    """The QR code, two modules a line: 23 lines for names of usual length, 24 for somewhat longer ones."""
+    code, out = segno.make_qr(token, error="l", boost_error=False), io.StringIO()
+    fits = code.symbol_size(border=_QUIET_ZONE)[1] <= 2 * _LINES
+    code.terminal(out, border=_QUIET_ZONE if fits else _LEAST_QUIET_ZONE, compact=True)
     return out.getvalue().rstrip("\n")
 
 

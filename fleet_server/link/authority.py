@@ -157,7 +157,7 @@ class Authority:
         """
         name = claim_name(batch)
         lasts = timedelta(seconds=lasts_s)
-        return make_leaf(self.device_issuer, name, requested_key(name, csr_pem), STATEMENTS, lasts, _now())
+        return make_leaf(self.device_issuer, name, requested_key(name, csr_pem), STATEMENTS, lasts, now())
 
     def issue_for_server(
         self, name: str, host: str, public_key: ec.EllipticCurvePublicKey, days: int = SERVER_DAYS

@@ -14,6 +14,7 @@ from cryptography import x509
 from edge_agent import durable
 from edge_agent.__main__ import main
 from fleet_protocol.device_folder import fingerprints
+from fleet_server.link import rollover
 from fleet_server.link.authority import Authority, open_authority
 from fleet_server.link.providing import provide_server
 from tests.support.agents import EnrolledAgent, recording, replay_section
@@ -216,6 +217,16 @@ def test_the_printed_token_comes_with_what_to_compare(server: ServerProcess) -> 
     (root,) = fingerprints(Path(server.endpoints["ca"]).read_text())
     assert root in done.stdout
     assert "█" not in done.stdout, "no drawing where nobody looks"
+
+
+def test_while_the_root_is_exchanged_a_newcomer_trusts_both(server: ServerProcess, tmp_path: Path) -> None:
+    """The last test here: servers still show certificates under the old root, devices get the new one's."""
+    before = invite(server, "gw-before")
+    rollover.begin(server.data / "authority", None)
+    for name, token in (("gw-before", before), ("gw-after", invite(server, "gw-after"))):
+        assert enrol(token, "--out", tmp_path / name).returncode == 0
+        assert len(fingerprints((tmp_path / name / "ca.pem").read_text())) == 2
+        assert main(["check", "--config", str(tmp_path / name / "agent.toml")]) == 0
 
 
 def impostor(authority: Authority, folder: Path, ca: bytes) -> Impostor:
