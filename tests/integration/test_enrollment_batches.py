@@ -6,8 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import msgspec
@@ -26,7 +25,7 @@ from fleet_protocol.enrollment import (
     decode,
 )
 from tests.support.enrolling import enrol, invite, launch, ordered
-from tests.support.fleet_broker import FleetBroker, Identity, connack
+from tests.support.fleet_broker import Identity, connack_at
 from tests.support.fleet_server import ServerProcess, add, batch, deliver, fleet
 from tests.support.waiting import wait_until
 
@@ -255,5 +254,4 @@ def test_an_answer_that_was_altered_on_the_stick(server: ServerProcess, tmp_path
 
 def first_bytes(server: ServerProcess, identity: Identity) -> bytes:
     """What the broker answers to a CONNECT with this certificate; nothing where it hangs up."""
-    place = SimpleNamespace(config=SimpleNamespace(mqtt_port=server.endpoints["mqtt_port"]))
-    return connack(cast("FleetBroker", place), identity.context())
+    return connack_at(server.endpoints["mqtt_port"], identity.context())
