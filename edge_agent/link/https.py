@@ -31,11 +31,10 @@ FAILURES: Final = (OSError, http.client.HTTPException)
 
 
 class Reply(NamedTuple):
-    """A whole short answer. ``retry_after`` is what the server says of it, as it says it."""
+    """A whole short answer."""
 
     status: int
     content: bytes
-    retry_after: str
 
 
 def tls_context(ca: Path, *, check_dates: bool) -> ssl.SSLContext:
@@ -103,7 +102,7 @@ def ask(
                 raise TimeoutError(_("the answer comes too slowly"))
         if response.length:
             raise ConnectionResetError(_("the connection broke within the answer"))
-        return Reply(response.status, bytes(content), response.headers.get("Retry-After", ""))
+        return Reply(response.status, bytes(content))
 
 
 def reason(error: Exception) -> str:
