@@ -2,10 +2,11 @@
 
 ``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says, without network,
 what would keep it from running; ``edge-agent doctor --config FILE [--json]`` looks at the board and
-its surroundings too; ``edge-agent update …`` shows and applies signed updates; ``edge-agent identity``
-shows and renews what the device proves itself with. Exit codes: 0 well, 1 a fault of the agent, 2 wrong
-usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update refused or failed, 8
-certificate not renewed; of the doctor 0 all is well, 1 something is not.
+its surroundings too; ``edge-agent update …`` shows and applies signed updates; ``edge-agent enrol …`` gives
+the device its identity, ``edge-agent identity`` shows and renews it. Exit codes: 0 well, 1 a fault of the
+agent, 2 wrong usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update refused or failed,
+8 enrollment refused or not possible, 9 its server not reached, 10 its server not to be trusted, 11 not
+decided yet, 12 certificate not renewed; of the doctor 0 all is well, 1 something is not.
 """
 
 import argparse
@@ -25,6 +26,10 @@ from edge_agent import AGENT
 from edge_agent.errors import (
     AgentError,
     ConfigError,
+    EnrollmentError,
+    EnrollmentUnreachable,
+    EnrollmentUntrusted,
+    EnrollmentWaiting,
     FolderInUse,
     IdentityError,
     InferenceError,
@@ -42,7 +47,11 @@ EXIT_CODES: Final[tuple[tuple[type[AgentError], int], ...]] = (
     (InferenceError, 5),
     (FolderInUse, 6),
     (UpdateError, 7),
-    (RenewalError, 8),
+    (EnrollmentUnreachable, 9),
+    (EnrollmentUntrusted, 10),
+    (EnrollmentWaiting, 11),
+    (EnrollmentError, 8),
+    (RenewalError, 12),
     (AgentError, 1),
 )
 
@@ -61,10 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edge-agent", description=_("The Argan agent of one device."))
     parser.add_argument("--version", action="version", version=AGENT)
     commands = parser.add_subparsers(dest="command", required=True)
+    from edge_agent.enrollment import arguments as enrollment
     from edge_agent.link import command as identity
     from edge_agent.updates import command as updates
 
     updates.add_to(commands)
+    enrollment.add_to(commands)
     identity.add_to(commands)
     for name, text in (
         ("run", _("run the agent")),
@@ -164,12 +175,20 @@ def _identity(options: argparse.Namespace) -> int:
     return run(options)
 
 
+def _enroll(options: argparse.Namespace) -> int:
+    from edge_agent.enrollment.command import run
+
+    return run(options)
+
+
 _COMMANDS: Final = {
     "run": _run,
     "check": _check,
     "doctor": _doctor,
     "update": _update,
     "identity": _identity,
+    "enrol": _enroll,
+    "enroll": _enroll,
 }
 
 

@@ -9,16 +9,19 @@ import shutil
 from pathlib import Path
 
 
-def write(file: Path, content: bytes) -> None:
+def write(file: Path, content: bytes, mode: int = 0o666) -> None:
     """Replace ``file`` by ``content``: temp, fsync, rename, fsync of the folder."""
     draft = file.with_name(file.name + ".draft")
-    fill(draft, content)
+    fill(draft, content, mode)
     rename(draft, file)
 
 
-def fill(file: Path, content: bytes) -> None:
-    """Write ``content`` into ``file`` and flush it; its name is only durable once its folder is."""
-    with file.open("wb") as out:
+def fill(file: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write ``content`` into ``file`` and flush it; its name is only durable once its folder is.
+
+    A file that is new has ``mode``, less what the umask takes.
+    """
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())

@@ -28,6 +28,11 @@
     │   ├── UpdateUnreachable  the update server did not answer, or a bundle cannot be read
     │   ├── UpdateUnfit      it does not fit what else is installed or configured here
     │   └── UpdateBroken     the device's own record of updates cannot be read or written
+    ├── EnrollmentError      the device was not given an identity
+    │   ├── EnrollmentRefused      the server said no, and why
+    │   ├── EnrollmentUnreachable  it did not answer; the same command may be tried again
+    │   ├── EnrollmentUntrusted    it is not the server that is meant, or somebody stands between
+    │   └── EnrollmentWaiting      nobody has decided yet; the same command goes on waiting
     └── LocalError           what somebody on site asked for cannot be done
         ├── BadParameter     a parameter is missing or of the wrong kind
         └── NotAvailable     this agent has no such part
@@ -196,6 +201,26 @@ class UpdateBroken(UpdateError):
     """The device's own record of updates cannot be read or written."""
 
     code = "update.failed"
+
+
+class EnrollmentError(AgentError):
+    """The device was not given an identity; what it has is as before, and the key is kept."""
+
+
+class EnrollmentRefused(EnrollmentError):
+    """The server does not let this device in; the message says why and what to do."""
+
+
+class EnrollmentUnreachable(EnrollmentError):
+    """The server did not answer."""
+
+
+class EnrollmentUntrusted(EnrollmentError):
+    """The server does not prove to be the one that is meant; nothing secret was sent to it."""
+
+
+class EnrollmentWaiting(EnrollmentError):
+    """Nobody has decided yet whether the device is let in."""
 
 
 class LocalError(AgentError):

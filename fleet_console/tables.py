@@ -49,6 +49,66 @@ def devices(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     )
 
 
+def invitations(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The invitations of a device."""
+    heads = (_("ID"), _("STATE"), _("MADE"), _("BY"), _("PROFILE"), _("SITE"), _("REPLACES"))
+    return table(
+        heads,
+        (
+            (
+                item["id"],
+                item["state"],
+                age(item["created_ms"], now_ms),
+                item["invited_by"],
+                item["profile"],
+                item["site"] or "-",
+                _("yes") if item["replaces"] else "-",
+            )
+            for item in items
+        ),
+    )
+
+
+def batches(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The list of factory batches."""
+    heads = (_("BATCH"), _("STATE"), _("MADE"), _("BY"), _("BOARDS"), _("PROFILE"), _("SITE"))
+    return table(
+        heads,
+        (
+            (
+                item["id"],
+                item["state"],
+                age(item["created_ms"], now_ms),
+                item["made_by"],
+                f"{item['claims']}/{item['most']}",
+                item["profile"],
+                item["site"] or "-",
+            )
+            for item in items
+        ),
+    )
+
+
+def claims(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+    """The boards that wait for a decision."""
+    heads = (_("CLAIM"), _("ASKED"), _("BOARD"), _("BATCH"), _("SITE"), _("FROM"), _("KEY"))
+    return table(
+        heads,
+        (
+            (
+                item["id"],
+                age(item["asked_ms"], now_ms),
+                item["serial"],
+                item["batch"],
+                item["site"] or "-",
+                item["source"],
+                item["key_sha256"][:16],
+            )
+            for item in items
+        ),
+    )
+
+
 def artifacts(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     """The list of published artifacts."""
     heads = (_("KIND"), _("NAME"), _("RELEASE"), _("VERSION"), _("SIZE"), _("PUBLISHED"), _("SHA-256"))
@@ -79,6 +139,7 @@ def device(page: Mapping[str, Any], readings: Sequence[Mapping[str, Any]], now_m
         (_("added"), age(known["created_ms"], now_ms)),
         (_("profile"), known["profile"]),
         (_("site"), known["site"] or "-"),
+        (_("tags"), ", ".join(known["tags"]) or "-"),
         *_reported(page["reported"], page["reported_ms"], now_ms),
     ]
     parts = [table(("", ""), facts).lstrip("\n"), health(known["health"], now_ms)]

@@ -9,7 +9,8 @@
     ├── PolicyError     a policy that does not parse or does not type-check
     ├── TargetError     signed metadata whose description of an artifact cannot be used
     ├── CentralError    a central model's manifest or answer that cannot be used
-    └── CalibrationError  records of decisions that no threshold can be calibrated on
+    ├── CalibrationError  records of decisions that no threshold can be calibrated on
+    └── EnrollmentError   an invitation, or a key or certificate of a device, that cannot be used
 """
 
 
@@ -43,3 +44,7 @@ class CentralError(ProtocolError):
 
 class CalibrationError(ProtocolError):
     """Records of decisions that do not parse, or that no threshold can be calibrated on."""
+
+
+class EnrollmentError(ProtocolError):
+    """An invitation that is none, or a device's key or certificate that does not fit the rest."""

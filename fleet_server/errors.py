@@ -14,7 +14,9 @@
     ├── RegistryError    a device that cannot be added or found
     │   ├── NotFound
     │   ├── Conflict
-    │   └── RevocationConflict   it is not in the state that is to be changed
+    │   ├── RevocationConflict   it is not in the state that is to be changed
+    │   ├── EnrollmentRefused    it asks for what it shall not have
+    │   └── LimitReached         as many as there may be
     ├── DeviceRefused    a device that is not given what it asks for over HTTPS
     ├── UpdatesError     signed updates that cannot be published or given
     │   ├── Refused      metadata or an artifact that is not as it has to be
@@ -88,6 +90,19 @@ class Conflict(RegistryError):  # noqa: N818
 
 class RevocationConflict(RegistryError):  # noqa: N818
     """What a device may prove with is not in the state that is to be changed."""
+
+
+class LimitReached(RegistryError):  # noqa: N818
+    """There are as many as there may be."""
+
+
+class EnrollmentRefused(RegistryError):  # noqa: N818 - what happened to it
+    """A device that is not let in; ``code`` and ``next_step`` go to whoever stands there."""
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.next_step = next_step
 
 
 class DeviceRefused(ServerError):  # noqa: N818 - what happened to it

@@ -3,7 +3,6 @@
 What it answers is believed because it shows a certificate under the pinned roots.
 """
 
-import http.client
 import ssl
 from http import HTTPStatus
 from typing import Any, Final, Self
@@ -11,15 +10,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from edge_agent import AGENT
 from edge_agent.errors import ServerRefused, ServerUnreachable
+from edge_agent.link.https import FAILURES, ask, connect, reason
 from fleet_protocol.texts import _
 
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
-
-_TIMEOUT_S: Final = 30.0
-"""A server that says nothing for so long is not there."""
 
 _MAX_ANSWER: Final = 256 * 1024
 """Bytes; certificates have some kilobytes."""
@@ -29,12 +25,9 @@ class DeviceServer:
     """The server at ``url``, which is its address without any path of its own."""
 
     def __init__(self, url: str, context: ssl.SSLContext) -> None:
-        address = urlsplit(url)
         self.url: Final = url.rstrip("/")
-        self._base: Final = address.path.rstrip("/")
-        self._connection: Final = http.client.HTTPSConnection(
-            address.hostname or "", address.port, timeout=_TIMEOUT_S, context=context
-        )
+        self._base: Final = urlsplit(url).path.rstrip("/")
+        self._connection: Final = connect(url, context)
 
     def __enter__(self) -> Self:
         return self
@@ -49,23 +42,20 @@ class DeviceServer:
             ServerUnreachable: it does not answer, or nothing that can be read.
             ServerRefused: it says no.
         """
-        headers = {"User-Agent": AGENT, "Content-Type": kind}
+        headers = {"Content-Type": kind}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         try:
-            self._connection.request("POST", self._base + path, content, headers)
-            response = self._connection.getresponse()
-            body = response.read(_MAX_ANSWER)
-        except (OSError, http.client.HTTPException) as error:
+            reply = ask(self._connection, "POST", self._base + path, content, _MAX_ANSWER, headers)
+        except FAILURES as error:
             self._connection.close()
             raise self._unreachable(error) from error
-        return _understood(response.status, body)
+        return _understood(reply.status, reply.content)
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
-        reason = getattr(error, "verify_message", "") or str(error) or type(error).__name__
         return ServerUnreachable(
             _("the server at {host}:{port} cannot be reached: {reason}").format(
-                host=self._connection.host, port=self._connection.port, reason=reason
+                host=self._connection.host, port=self._connection.port, reason=reason(error)
             )
         )
 

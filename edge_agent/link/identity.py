@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,11 +19,9 @@ from cryptography.x509.oid import NameOID
 
 from edge_agent.config import Broker
 from edge_agent.errors import IdentityError
+from edge_agent.link.https import tls_context
 from fleet_protocol.messages import ClockState
 from fleet_protocol.texts import _
-
-_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Identity:
 
         With a clock that cannot be believed, validity dates are not looked at; everything else is.
         """
-        context = trusting(self.ca, check_dates=clock is ClockState.TRUSTED)
+        context = tls_context(self.ca, check_dates=clock is ClockState.TRUSTED)
         context.load_cert_chain(self.certificate, self.key)
         return context
 
@@ -107,27 +104,6 @@ def serial_of(file: Path) -> str:
         IdentityError: there is none.
     """
     return _serial(_certificates(file)[0])
-
-
-def trusting(ca: Path, *, check_dates: bool) -> ssl.SSLContext:
-    """A client context that trusts the roots in ``ca`` alone.
-
-    With a clock that cannot be believed, validity dates are not looked at; everything else is.
-
-    Raises:
-        IdentityError: ``ca`` cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(ca)
-    except (OSError, ssl.SSLError) as error:
-        raise IdentityError(
-            _("{ca} cannot be used ({reason}); enroll the device again").format(ca=ca, reason=error)
-        ) from None
-    if not check_dates:
-        context.verify_flags |= _NO_CHECK_TIME
-    return context
 
 
 def _serial(certificate: x509.Certificate) -> str:

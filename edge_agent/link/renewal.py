@@ -16,7 +16,8 @@ from edge_agent.clock import Clock
 from edge_agent.config import Config
 from edge_agent.errors import AgentError, IdentityError, LinkRefused, RenewalError
 from edge_agent.link.device_server import DeviceServer
-from edge_agent.link.identity import Identity, load_identity, trusting
+from edge_agent.link.https import tls_context
+from edge_agent.link.identity import Identity, load_identity
 from edge_agent.link.proof import ask_nonce
 from edge_agent.link.renewal_time import FIRST_WAIT_S, due_ms, longest_wait_s
 from edge_agent.link.renewing import renew, require_url
@@ -142,6 +143,6 @@ class Renewal:
         return self._clock.mono_ms() + self._server_ahead_ms
 
     def _ask(self, url: str) -> int:
-        context = trusting(self._config.broker.ca, check_dates=self._trusted)
+        context = tls_context(self._config.broker.ca, check_dates=self._trusted)
         with DeviceServer(url, context) as server:
             return ask_nonce(server).now_ms

@@ -22,7 +22,8 @@ from edge_agent import durable
 from edge_agent.config import Broker, Config
 from edge_agent.errors import IdentityError, RenewalError, ServerUnreachable
 from edge_agent.link.device_server import DeviceServer
-from edge_agent.link.identity import Identity, load_identity, trusting
+from edge_agent.link.https import tls_context
+from edge_agent.link.identity import Identity, load_identity
 from edge_agent.link.proof import Prover
 from fleet_protocol.texts import _
 
@@ -47,7 +48,7 @@ def renew(config: Config, *, check_dates: bool) -> Identity:
     broker = config.broker
     with _alone(broker.key):
         before = load_identity(config.device, broker)
-        with DeviceServer(url, trusting(broker.ca, check_dates=check_dates)) as server:
+        with DeviceServer(url, tls_context(broker.ca, check_dates=check_dates)) as server:
             token = Prover(config.device, before.serial, broker.key).token(server)
             wish = msgspec.json.encode({"csr_pem": _request(config.device, broker.key)})
             answer = server.post(CERTIFICATE_PATH, wish, token=token)

@@ -19,7 +19,8 @@ from edge_agent.errors import (
     UpdateUnreachable,
 )
 from edge_agent.link.device_server import DeviceServer
-from edge_agent.link.identity import serial_of, trusting
+from edge_agent.link.https import tls_context
+from edge_agent.link.identity import serial_of
 from edge_agent.link.proof import Prover
 from edge_agent.updates import board, marks
 from edge_agent.updates.download import Downloader
@@ -64,7 +65,7 @@ def look(ask: Ask, say: Say) -> None:
 def _source(ask: Ask) -> Source:
     if ask.bundle:
         return Bundle(Path(ask.bundle))
-    context = trusting(Path(ask.ca), check_dates=ask.check_dates)
+    context = tls_context(Path(ask.ca), check_dates=ask.check_dates)
     return Https(ask.url, context, partial(_token, ask, context) if ask.server else None)
 
 

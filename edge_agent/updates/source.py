@@ -18,16 +18,8 @@ from urllib.parse import quote, urlsplit
 from edge_agent import AGENT
 from edge_agent.backoff import FullJitter
 from edge_agent.errors import UpdateUnreachable
+from edge_agent.link.https import ANSWER_S, CHUNK, FAILURES, connect, reason
 from fleet_protocol.texts import _
-
-CHUNK: Final = 64 * 1024
-"""Bytes read at once."""
-
-_TIMEOUT_S: Final = 30.0
-"""A server that says nothing for so long is not there."""
-
-_DOCUMENT_S: Final = 120.0
-"""Metadata is some kilobytes; what takes longer than this is held back on purpose or useless."""
 
 _ATTEMPTS: Final = 3
 _FIRST_WAIT_S: Final = 0.5
@@ -91,11 +83,8 @@ class Https:
     """
 
     def __init__(self, url: str, context: ssl.SSLContext, prove: Callable[[], str] | None = None) -> None:
-        address = urlsplit(url)
-        self._base: Final = address.path.rstrip("/")
-        self._connection: Final = http.client.HTTPSConnection(
-            address.hostname or "", address.port, timeout=_TIMEOUT_S, context=context
-        )
+        self._base: Final = urlsplit(url).path.rstrip("/")
+        self._connection: Final = connect(url, context)
         self._response: http.client.HTTPResponse | None = None
         self._prove: Final = prove
         self._token = ""
@@ -113,7 +102,7 @@ class Https:
                     raise
                 time.sleep(backoff.next_s())
             else:
-                return self._chunks(path, response, time.monotonic() + _DOCUMENT_S)
+                return self._chunks(path, response, time.monotonic() + ANSWER_S)
         raise AssertionError(path)
 
     def part(self, path: str, start: int, etag: str) -> Part:
@@ -147,7 +136,7 @@ class Https:
         try:
             self._connection.request("GET", f"{self._base}/{quote(path, safe='/%')}", headers=headers)
             response = self._response = self._connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+        except FAILURES as error:
             self._connection.close()
             raise self._unreachable(error) from error
         if response.status in {_OK, _PARTIAL}:
@@ -170,7 +159,7 @@ class Https:
             if response.length is not None and response.length <= CHUNK:
                 response.read()
                 return
-        except (OSError, http.client.HTTPException):
+        except FAILURES:
             pass
         self._connection.close()
 
@@ -184,7 +173,7 @@ class Https:
                 if deadline is not None and time.monotonic() > deadline:
                     raise UpdateUnreachable(_("{path} comes too slowly").format(path=path))
             done = not response.length
-        except (OSError, http.client.HTTPException) as error:
+        except FAILURES as error:
             raise self._unreachable(error) from error
         finally:
             # http.client takes the next request only once this response is closed.
@@ -195,10 +184,9 @@ class Https:
             raise UpdateUnreachable(_("the connection broke within {path}").format(path=path))
 
     def _unreachable(self, error: Exception) -> UpdateUnreachable:
-        reason = getattr(error, "verify_message", "") or str(error) or type(error).__name__
         return UpdateUnreachable(
             _("the update server at {host}:{port} cannot be reached: {reason}").format(
-                host=self._connection.host, port=self._connection.port, reason=reason
+                host=self._connection.host, port=self._connection.port, reason=reason(error)
             )
         )
 

@@ -15,6 +15,7 @@ from fleet_console.commands import passphrases
 from fleet_console.commands.options import AsJson, placed, show, tell
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place
+from fleet_protocol.device_folder import DIRECTOR_ROOT, IMAGE_ROOT, section
 from fleet_protocol.texts import _
 from fleet_signing import acceptance, ceremony, keys
 from fleet_signing.ceremony import Bundle, OfflineKeys, Request
@@ -23,9 +24,6 @@ from fleet_signing.files import write_durably
 from fleet_signing.image import OFFLINE_ROLES
 from fleet_signing.keys import SUFFIX
 from fleet_signing.metadata import now
-
-IMAGE_ROOT: Final = "image-root.json"
-DIRECTOR_ROOT: Final = "director-root.json"
 
 _ROOT_NAMES: Final = tuple(f"root-{number}" for number in range(1, ceremony.ROOT_KEYS + 1))
 _NAMES: Final = (*_ROOT_NAMES, *OFFLINE_ROLES)
@@ -125,19 +123,9 @@ def roots(
         found = centre.get("/v1/updates/roots").content
     if not (found["image"] and found["director"]):
         raise ConsoleError(_("there are no roots yet; hold a key ceremony: fleet key ceremony --help"))
-    write_roots(out, found["image"], found["director"])
+    write_durably(out / IMAGE_ROOT, found["image"].encode(), 0o644)
+    write_durably(out / DIRECTOR_ROOT, found["director"].encode(), 0o644)
     show(found, section(found["updates_url"]), as_json=as_json)
-
-
-def write_roots(folder: Path, image: str, director: str) -> None:
-    """Both roots into the folder of a device."""
-    write_durably(folder / IMAGE_ROOT, image.encode(), 0o644)
-    write_durably(folder / DIRECTOR_ROOT, director.encode(), 0o644)
-
-
-def section(url: str) -> str:
-    """The section of ``agent.toml`` for updates from ``url``."""
-    return f'[updates]\nurl = "{url}"\nimage_root = "{IMAGE_ROOT}"\ndirector_root = "{DIRECTOR_ROOT}"'
 
 
 def _hold(folder: Path, asked: Request) -> Bundle:

@@ -8,8 +8,10 @@ import typer
 
 from fleet_console import tables
 from fleet_console.commands import (
+    batches,
     calibrating,
-    enrolling,
+    device_folders,
+    inviting,
     keys,
     login,
     opening,
@@ -22,6 +24,7 @@ from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place
+from fleet_protocol.device_folder import CONFIGURATION, request_for
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id
 
@@ -40,6 +43,8 @@ app: Final = typer.Typer(
 device_app: Final = typer.Typer(help=_("The devices."), no_args_is_help=True)
 event_app: Final = typer.Typer(help=_("What policies raised."), no_args_is_help=True)
 app.add_typer(device_app, name="device")
+inviting.register(device_app)
+batches.register(device_app)
 app.add_typer(event_app, name="event")
 app.add_typer(keys.app, name="key")
 app.add_typer(publishing.publish_app, name="publish")
@@ -74,11 +79,11 @@ def add(
     if not is_device_id(name):
         raise UsageError(_("{name!r} is no device id; use 1 to 63 of a-z, 0-9 and '-'").format(name=name))
     with place.connect() as centre:
-        key = enrolling.provide_key(out)
-        request = {"id": name, "profile": profile, "site": site, "csr_pem": enrolling.request_for(name, key)}
+        key = device_folders.provide_key(out)
+        request = {"id": name, "profile": profile, "site": site, "csr_pem": request_for(name, key)}
         enrolled = centre.post("/v1/devices", request).content
-    enrolling.write_device(out, name, profile, enrolled)
-    config = out / enrolling.CONFIGURATION
+    device_folders.write_device(out, enrolled)
+    config = out / CONFIGURATION
     show(
         {"id": name, "folder": str(out), "configuration": str(config)},
         _("{name} is added. Name its sensors in {config}, then run: edge-agent run --config {config}").format(

@@ -15,11 +15,13 @@ from fleet_server.access.door import Door
 from fleet_server.access.oidc import Issuer
 from fleet_server.api import (
     artifacts,
+    claims,
     devices,
     escalations,
     events,
     groups,
     health,
+    invitations,
     people,
     revocations,
     rollouts,
@@ -45,6 +47,9 @@ _ROUTERS: Final = (
     people.router,
     devices.router,
     revocations.router,
+    invitations.router,
+    claims.batch_router,
+    claims.claim_router,
     telemetry.router,
     events.router,
     escalations.router,

@@ -1,5 +1,6 @@
 """What every router needs: the database and the configuration, and a caller with the right it takes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -96,6 +97,16 @@ def require_reach(server: Centre, caller: Caller, permission: Permission, device
     tenant = server.config.tenant
     require_device(server.engine, tenant, device, caller.scopes(Permission.FLEET_READ))
     if not is_within(server.engine, tenant, device, caller.scopes(permission)):
+        raise forbidden(caller, permission)
+
+
+def require_on(caller: Caller, permission: Permission, site: str | None, tags: Collection[str]) -> None:
+    """See to it that ``caller`` has the right on a device at ``site`` with ``tags``, one to come too.
+
+    Raises:
+        ProblemError: they do not.
+    """
+    if not caller.may_on(permission, site, tags):
         raise forbidden(caller, permission)
 
 

@@ -1,19 +1,24 @@
-"""Devices over HTTP: adding one, the list, and one device's page."""
+"""Devices over HTTP: adding one, the list, one device's page, and the words that find it."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from fleet_protocol.enrollment import Enrolled
 from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Enroller, Limit, Reader, Server, forbidden, require_reach
+from fleet_server.api.centre import Enroller, Limit, Reader, Server, require_on, require_reach
 from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
-from fleet_server.link.enrollment import Enrolled, enroll
+from fleet_server.devices.tagging import Tags, standing, tag, untag
+from fleet_server.link.enrollment import Newcomer, enroll
 from fleet_server.link.signing_requests import MAX_CSR_BYTES
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 
 _ID = r"^[a-z0-9-]{1,63}$"
+_SERIAL = r"^[\x20-\x7e]*$"
+
+Tag = Annotated[str, Path(pattern=_ID, description="A word of small letters, digits and '-'.")]
 
 
 class NewDevice(BaseModel):
@@ -23,6 +28,7 @@ class NewDevice(BaseModel):
     csr_pem: str = Field(max_length=MAX_CSR_BYTES)
     profile: str = Field(default="generic", min_length=1, max_length=64)
     site: str | None = Field(default=None, pattern=_ID)
+    serial: str = Field(default="", max_length=128, pattern=_SERIAL, description="Of its board.")
 
 
 class DeviceList(BaseModel):
@@ -35,9 +41,10 @@ class DeviceList(BaseModel):
 @router.post("", status_code=201)
 def add_device(caller: Enroller, server: Server, new: NewDevice) -> Enrolled:
     """Register a device and sign its certificate request."""
-    if not caller.may_on(Permission.DEVICE_ENROLL, new.site, ()):
-        raise forbidden(caller, Permission.DEVICE_ENROLL)
-    return enroll(server.engine, server.config, new.id, new.csr_pem, new.profile, new.site)
+    require_on(caller, Permission.DEVICE_ENROLL, new.site, ())
+    newcomer = Newcomer(new.id, new.profile, new.site, new.serial, "added")
+    actor = caller.actor(Permission.DEVICE_ENROLL)
+    return enroll(server.engine, server.config, newcomer, new.csr_pem, actor)
 
 
 @router.get("")
@@ -55,3 +62,17 @@ def device_page(caller: Reader, server: Server, device: str) -> DevicePage:
     """What is known of one device."""
     require_reach(server, caller, Permission.FLEET_READ, device)
     return get_device(server.engine, server.config.tenant, device)
+
+
+@router.put("/{device}/tags/{word}")
+def add_tag(caller: Enroller, server: Server, device: str, word: Tag) -> Tags:
+    """Put a word on a device, to find it by and to hand out rights by."""
+    require_on(caller, Permission.DEVICE_ENROLL, *standing(server.engine, server.config.tenant, device))
+    return tag(server.engine, server.config.tenant, device, word, caller.actor(Permission.DEVICE_ENROLL))
+
+
+@router.delete("/{device}/tags/{word}")
+def remove_tag(caller: Enroller, server: Server, device: str, word: Tag) -> Tags:
+    """Take a word off a device."""
+    require_on(caller, Permission.DEVICE_ENROLL, *standing(server.engine, server.config.tenant, device))
+    return untag(server.engine, server.config.tenant, device, word, caller.actor(Permission.DEVICE_ENROLL))

@@ -6,7 +6,6 @@ Every answer says that no browser shall keep it, show it in a frame, or run anyt
 """
 
 import hashlib
-import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -24,14 +23,13 @@ from fleet_protocol.buckets import TokenBucket
 from fleet_protocol.targets import MAX_ARTIFACT
 from fleet_protocol.texts import _
 from fleet_server.api.problems import Problem
+from fleet_server.link.sources import network_of
 from fleet_signing.ceremony import MAX_BUNDLE
 
 MOST_KEPT: Final = 10_000
 """Callers whose budgets are remembered; beyond that, whoever asked the longest ago is forgotten."""
 
 _S_PER_HOUR: Final = 3600.0
-_IPV6_NETWORK: Final = 64
-"""Bits that one customer of a provider has at least: they are one caller, however many addresses they use."""
 
 
 class Rate(NamedTuple):
@@ -180,17 +178,6 @@ class _Headers:
             await send(message)
 
         await self._app(scope, receive, with_headers)
-
-
-def network_of(address: str) -> str:
-    """Who counts as one caller: an IPv4 address, or all addresses of an IPv6 network."""
-    try:
-        given = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if given.version == 4:  # noqa: PLR2004
-        return str(given)
-    return str(ipaddress.ip_network((given, _IPV6_NETWORK), strict=False))
 
 
 def _counted(receive: Receive, most: int) -> Callable[[], Awaitable[Message]]:

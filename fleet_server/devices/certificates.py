@@ -1,6 +1,8 @@
 """What the database remembers of the certificates that the fleet's authority gave out."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -11,6 +13,9 @@ from sqlmodel import Session, col, select
 
 from fleet_server.database.models import Certificate
 from fleet_server.link.issuing import Revoked
+
+SUPERSEDED: Final = "superseded"
+"""The reason of RFC 5280 for a board that was taken away in good faith: its key is not known to be stolen."""
 
 
 def serial_text(certificate: x509.Certificate) -> str:
@@ -42,15 +47,30 @@ def certificate_row(
     )
 
 
-def knows_key(session: Session, tenant: str, device: str, certificate: x509.Certificate) -> bool:
-    """Whether the device had a certificate for this key before, which was not revoked."""
-    known = session.exec(
-        select(Certificate.serial)
+def of_key(session: Session, tenant: str, key_sha256: str) -> Sequence[Certificate]:
+    """Every certificate that a key ever had, of whichever device; the one that lasts longest first."""
+    query = select(Certificate).where(Certificate.tenant == tenant, Certificate.key_sha256 == key_sha256)
+    return session.exec(query.order_by(col(Certificate.not_after_ms).desc())).all()
+
+
+def has_any(session: Session, tenant: str, device: str) -> bool:
+    """Whether ``device`` was ever given a certificate."""
+    query = select(Certificate.serial).where(Certificate.tenant == tenant, Certificate.device == device)
+    return session.exec(query).first() is not None
+
+
+def supersede(session: Session, tenant: str, device: str, now_ms: int) -> int:
+    """Revoke what ``device`` has: another board stands in its place. How many certificates that were."""
+    living = session.exec(
+        select(Certificate)
         .where(Certificate.tenant == tenant, Certificate.device == device)
-        .where(Certificate.key_sha256 == key_sha256(certificate.public_key()))
         .where(col(Certificate.revoked_ms).is_(None))
-    )
-    return known.first() is not None
+    ).all()
+    for certificate in living:
+        certificate.revoked_ms, certificate.revoked_reason = now_ms, SUPERSEDED
+        session.add(certificate)
+    session.flush()
+    return len(living)
 
 
 def all_revoked(engine: Engine, now_ms: int) -> list[Revoked]:

@@ -1,12 +1,13 @@
 """Groups: saved filters over devices.
 
-A filter is terms like ``site=net3 profile=simulated id=gw-1*``. All of them must hold; ``*`` stands
-for any run of characters; an empty filter is every device. Which devices that are is asked anew
+A filter is terms like ``site=net3 profile=simulated tag=north id=gw-1*``. All of them must hold; ``*``
+stands for any run of characters; a device with several tags needs one that fits; an empty filter is every
+device. Which devices that are is asked anew
 each time: a group holds no devices, and a rollout cuts its waves from those of its start.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +20,10 @@ from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Device, DeviceGroup
 from fleet_server.devices.scope import ALL, within
+from fleet_server.devices.tags import all_tags
 from fleet_server.errors import FilterError, RolloutNotFound
 
-FIELDS: Final = ("site", "profile", "id")
+FIELDS: Final = ("site", "profile", "tag", "id")
 """What a term may ask for."""
 
 MAX_FILTER: Final = 300
@@ -67,10 +69,15 @@ def parse(text: str) -> tuple[Term, ...]:
     return tuple(_term(found.group(), found.start() + 1) for found in _TERM.finditer(text))
 
 
-def holds(terms: tuple[Term, ...], device: Device) -> bool:
-    """Whether all ``terms`` hold for ``device``."""
-    values: Mapping[str, str | None] = {"site": device.site, "profile": device.profile, "id": device.id}
-    return all(term.holds(values[term.field]) for term in terms)
+def holds(terms: tuple[Term, ...], device: Device, tags: Sequence[str]) -> bool:
+    """Whether all ``terms`` hold for ``device``, which has ``tags``."""
+    values: Mapping[str, Sequence[str | None]] = {
+        "site": (device.site,),
+        "profile": (device.profile,),
+        "tag": tags,
+        "id": (device.id,),
+    }
+    return all(any(term.holds(value) for value in values[term.field]) for term in terms)
 
 
 def set_group(engine: Engine, tenant: str, name: str, text: str) -> GroupView:
@@ -118,7 +125,9 @@ def members(session: Session, tenant: str, name: str, scopes: Collection[Scope] 
 def _members(session: Session, group: DeviceGroup, scopes: Collection[Scope]) -> list[Device]:
     terms = parse(group.filter)
     query = select(Device).where(Device.tenant == group.tenant, within(scopes)).order_by(col(Device.id))
-    return [device for device in session.exec(query) if holds(terms, device)]
+    devices = session.exec(query).all()
+    tags = all_tags(session, group.tenant)
+    return [device for device in devices if holds(terms, device, tags.get(device.id, ()))]
 
 
 def _view(session: Session, group: DeviceGroup, scopes: Collection[Scope]) -> GroupView:

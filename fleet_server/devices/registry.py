@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
 from sqlalchemy import Engine
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Scope
 from fleet_server.clock import wall_ms
-from fleet_server.database.engine import writing
 from fleet_server.database.models import (
     Certificate,
     Device,
@@ -29,9 +26,9 @@ from fleet_server.database.models import (
     Twin,
     TwinHalf,
 )
-from fleet_server.devices.certificates import certificate_row, knows_key
 from fleet_server.devices.health import HealthItem, Signs, health_of, state_of
 from fleet_server.devices.scope import ALL, within
+from fleet_server.devices.tags import tags_of
 from fleet_server.errors import Conflict, NotFound
 
 _HALVES: Final = (TwinHalf.STATUS, TwinHalf.REPORTED)
@@ -48,6 +45,7 @@ class DeviceSummary:
     created_ms: int
     heard_ms: int | None
     health: list[HealthItem]
+    tags: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,36 +63,31 @@ class DevicePage:
     certificate_ends_ms: int | None
 
 
-def add_device(
-    engine: Engine,
-    tenant: str,
-    device: str,
-    profile: str,
-    site: str | None,
-    certificate: x509.Certificate,
-    trust_sha256: str,
-) -> None:
-    """Register ``device`` together with its certificate; a site that is new is made.
-
-    Adding the same device with the same key again only adds the certificate: whoever asked may
-    never have seen the answer.
+def add_device(session: Session, tenant: str, device: str, profile: str, site: str | None) -> Device:
+    """Register ``device``, of which there is none in ``tenant``; a site that is new is made.
 
     Raises:
-        Conflict: there is a device of this name with another key.
+        Conflict: another tenant has a device of this name.
     """
-    try:
-        with writing(engine) as session:
-            if session.get(Device, (tenant, device)) is None:
-                _add_site(session, tenant, site)
-                session.add(
-                    Device(tenant=tenant, id=device, site=site, profile=profile, created_ms=wall_ms())
-                )
-                session.flush()
-            elif not knows_key(session, tenant, device, certificate):
-                raise _taken(device)
-            session.add(certificate_row(tenant, device, certificate, trust_sha256))
-    except IntegrityError:
-        raise _taken(device) from None
+    if session.exec(select(Device.id).where(Device.id == device)).first() is not None:
+        raise taken(device)
+    _add_site(session, tenant, site)
+    row = Device(tenant=tenant, id=device, site=site, profile=profile, created_ms=wall_ms())
+    session.add(row)
+    session.flush()
+    return row
+
+
+def find_device(session: Session, tenant: str, device: str) -> Device:
+    """The row of ``device``.
+
+    Raises:
+        NotFound: it is not registered.
+    """
+    found = session.get(Device, (tenant, device))
+    if found is None:
+        raise _not_found(device)
+    return found
 
 
 def list_devices(
@@ -114,9 +107,7 @@ def get_device(engine: Engine, tenant: str, device: str) -> DevicePage:
         NotFound: it is not registered.
     """
     with Session(engine) as session:
-        found = session.get(Device, (tenant, device))
-        if found is None:
-            raise _not_found(device)
+        found = find_device(session, tenant, device)
         (summary,) = _summaries(session, tenant, [found])
         reported = session.get(Twin, (tenant, device, TwinHalf.REPORTED))
         desired = session.get(Twin, (tenant, device, TwinHalf.DESIRED))
@@ -140,6 +131,7 @@ def _summaries(session: Session, tenant: str, devices: Sequence[Device]) -> list
     names = [device.id for device in devices]
     now_ms = wall_ms()
     signs = _signs(session, tenant, names)
+    tags = tags_of(session, tenant, names)
     return [
         DeviceSummary(
             id=device.id,
@@ -149,6 +141,7 @@ def _summaries(session: Session, tenant: str, devices: Sequence[Device]) -> list
             created_ms=device.created_ms,
             heard_ms=signs[device.id].heard_ms,
             health=health_of(signs[device.id], now_ms),
+            tags=tags.get(device.id, []),
         )
         for device in devices
     ]
@@ -209,7 +202,8 @@ def _add_site(session: Session, tenant: str, site: str | None) -> None:
         session.flush()
 
 
-def _taken(device: str) -> Conflict:
+def taken(device: str) -> Conflict:
+    """That the name of ``device`` is given already."""
     return Conflict(_("there is a device {device!r} already").format(device=device))
 
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fleet_protocol.enrollment import claim_name
 from fleet_protocol.texts import _
 from fleet_protocol.topics import is_device_id, is_service_name
 from fleet_server.clock import now
@@ -31,6 +32,7 @@ from fleet_server.link.issuing import (
     SERVER,
     SERVER_DAYS,
     SERVICE_DAYS,
+    STATEMENTS,
     Issuer,
     Revoked,
     issuer_key_id,
@@ -82,6 +84,11 @@ class Authority:
         return self.roots[-1].fingerprint(hashes.SHA256()).hex()
 
     @property
+    def met_fingerprint(self) -> str:
+        """The SHA-256 of the root that servers prove themselves under, in hexadecimal: a newcomer pins it."""
+        return self.roots[0].fingerprint(hashes.SHA256()).hex()
+
+    @property
     def device_issuer(self) -> Issuer:
         """Who signs for devices and services.
 
@@ -112,7 +119,16 @@ class Authority:
                 another name.
         """
         _require_device_id(device)
-        return self._for_client(device, requested_key(device, csr_pem), timedelta(days=days))
+        return self.certify(device, requested_key(device, csr_pem), days)
+
+    def certify(self, device: str, public_key: ec.EllipticCurvePublicKey, days: int) -> x509.Certificate:
+        """A client certificate for ``device`` and a key that has proved itself in another way.
+
+        Raises:
+            CsrRefused: ``device`` is no device id.
+        """
+        _require_device_id(device)
+        return self._for_client(device, public_key, timedelta(days=days))
 
     def issue_passing(
         self, name: str, public_key: ec.EllipticCurvePublicKey, minutes: float
@@ -132,6 +148,16 @@ class Authority:
         if not is_service_name(name):
             raise AuthorityError(_("{name!r} is no service's name; use svc.NAME").format(name=name[:80]))
         return self._for_client(name, public_key, timedelta(days=days))
+
+    def issue_for_claims(self, batch: str, csr_pem: bytes, lasts_s: int) -> x509.Certificate:
+        """A certificate for the key that the boards of ``batch`` sign their claims with; it is no client's.
+
+        Raises:
+            CsrRefused: the request is not a P-256 one signed by its own key, or asks for another name.
+        """
+        name = claim_name(batch)
+        lasts = timedelta(seconds=lasts_s)
+        return make_leaf(self.device_issuer, name, requested_key(name, csr_pem), STATEMENTS, lasts, now())
 
     def issue_for_server(
         self, name: str, host: str, public_key: ec.EllipticCurvePublicKey, days: int = SERVER_DAYS

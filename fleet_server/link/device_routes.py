@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fleet_protocol.texts import _
-from fleet_server.errors import DeviceRefused
+from fleet_server.errors import DeviceRefused, TooLarge
+from fleet_server.link import device_http
 from fleet_server.link.device_tokens import (
     NONCE_PATH,
     TOKEN_PATH,
@@ -23,6 +24,7 @@ from fleet_server.link.device_tokens import (
     TokenDesk,
     unauthorized,
 )
+from fleet_server.link.sources import source_of
 
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
@@ -68,23 +70,16 @@ def desk_of(request: Request) -> TokenDesk:
     return desk
 
 
-def source_of(request: Request) -> str:
-    """The address that a request comes from."""
-    return request.client.host if request.client else ""
-
-
 async def read_body(request: Request) -> bytes:
     """The body of ``request``.
 
     Raises:
         DeviceRefused: it is too long.
     """
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise bad_request(_("more than {limit} bytes").format(limit=MAX_BODY))
-    return body
+    try:
+        return await device_http.read_body(request, MAX_BODY)
+    except TooLarge as error:
+        raise bad_request(str(error)) from None
 
 
 def bad_request(message: str, code: str = "invalid_request") -> DeviceRefused:

@@ -33,6 +33,9 @@ BACKDATED: Final = timedelta(hours=1)
 _ID_BYTES: Final = 6
 """How much of a key's identifier tells it from its few neighbors."""
 
+STATEMENTS: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
+"""To sign documents (RFC 9336) and nothing else: no listener takes it for a client's."""
+
 CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
 

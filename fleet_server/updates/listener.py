@@ -1,4 +1,4 @@
-"""The HTTPS listener for devices: updates, which verify themselves, their certificates, and who is revoked.
+"""The HTTPS listener for devices: enrollment, their certificates, who is revoked, and updates.
 
 A process of its own with a certificate of the fleet's authority. The image repository is signed and
 public; what the director orders is given to its device alone. What is large can be fetched in parts and
@@ -25,7 +25,7 @@ from fleet_protocol.texts import _
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import DeviceRefused, NotFound, ServerError
-from fleet_server.link import device_routes, renewal
+from fleet_server.link import device_routes, enrollment_routes, renewal
 from fleet_server.link.crl_routes import crl_routes
 from fleet_server.link.device_routes import answer_refused, device_of
 from fleet_server.link.device_tokens import TokenDesk
@@ -59,6 +59,7 @@ def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
             Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
             Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
             Route(f"{PREFIX}/director/{{device}}/metadata/{{name}}", _director_metadata),
+            *enrollment_routes.routes(engine, config),
         ],
         exception_handlers={
             DeviceRefused: answer_refused,

@@ -131,7 +131,7 @@ def test_after_the_grace_the_agent_says_what_to_do_and_goes_on(make: Callable[[s
     assert field.agent.process is not None
     assert field.agent.process.poll() is None
     renewing = field.command("identity", "renew")
-    assert renewing.returncode == 8
+    assert renewing.returncode == 12
     assert "the grace is 180 days; Enroll the device again" in renewing.stderr
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine
+from starlette.applications import Starlette
 
 from fleet_server.access.tokens import provide_token
 from fleet_server.api.app import create_app
@@ -46,16 +47,25 @@ def make_centre(data: Path, settings: Settings | None = None) -> tuple[Engine, S
 @contextmanager
 def answering(engine: Engine, config: ServerConfig) -> Iterator[httpx.Client]:
     """The API on a real socket, and a client with its token."""
-    server = uvicorn.Server(uvicorn.Config(guarded(create_app(engine, config), LIMITS), log_level="critical"))
+    token = config.token.read_text().strip()
+    with (
+        served(guarded(create_app(engine, config), LIMITS)) as url,
+        httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False
+        ) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def served(app: Starlette) -> Iterator[str]:
+    """``app`` on a real socket of this machine; where it is reached."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        token = config.token.read_text().strip()
-        headers = {"Authorization": f"Bearer {token}"}
         try:
-            with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
-                yield client
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from edge_agent.config import load
 from edge_agent.link.identity import load_identity
 from fleet_console import tables
-from fleet_console.commands.enrolling import skeleton
+from fleet_protocol.device_folder import skeleton
 from fleet_protocol.messages import Severity
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Event, IngestCursor

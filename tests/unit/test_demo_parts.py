@@ -9,7 +9,7 @@ pytest.importorskip("wntr")
 
 from rich.console import Console
 
-from fleet_console.commands.enrolling import skeleton, updates_section
+from fleet_protocol.device_folder import skeleton, updates_section
 from fleet_protocol.policy import parse
 from use_cases.water_network.demo import plan, view
 from use_cases.water_network.demo.devices import configured

@@ -56,7 +56,10 @@ def test_all_terms_must_hold(engine: Engine, text: str, devices: list[str]) -> N
     ("text", "complaint"),
     [
         ("site", "at character 1: 'site' is no term"),
-        ("site=north color=red", "at character 12: devices have no field 'color'; use site, profile, id"),
+        (
+            "site=north color=red",
+            "at character 12: devices have no field 'color'; use site, profile, tag, id",
+        ),
         ("site=north  id=", "at character 13: 'id=' is no term"),
         ("=north", "at character 1: devices have no field ''"),
         ("id==gw", "at character 1: 'id==gw' is no term"),
@@ -100,4 +103,4 @@ def test_a_pattern_holds_exactly_where_its_pieces_are_found_in_order(pieces: lis
 
 def test_a_hostile_pattern_costs_nothing() -> None:
     device = Device(tenant=TENANT, id="a" * 63, profile="x", created_ms=1)
-    assert not holds(parse("id=" + "a*" * 140 + "b"), device)
+    assert not holds(parse("id=" + "a*" * 140 + "b"), device, ())

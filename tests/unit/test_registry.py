@@ -10,15 +10,25 @@ from sqlmodel import Session, select
 
 from fleet_protocol.health import CATALOG
 from fleet_protocol.messages import HealthReport
+from fleet_server.access.roles import Actor
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
-from fleet_server.database.models import Certificate, Presence, RefusalCount, Service, Site, Twin, TwinHalf
+from fleet_server.database.models import (
+    AuditRecord,
+    Certificate,
+    Presence,
+    RefusalCount,
+    Service,
+    Site,
+    Twin,
+    TwinHalf,
+)
 from fleet_server.database.service import SILENT_MS, raise_code
 from fleet_server.devices.health import SILENT_AFTER_MS, DeviceState, Signs, describe, health_of, state_of
 from fleet_server.devices.registry import get_device, list_devices
 from fleet_server.errors import Conflict, CsrRefused, NotFound
 from fleet_server.health import server_health
-from fleet_server.link.enrollment import enroll
+from fleet_server.link.enrollment import Newcomer, enroll
 from fleet_server.link.mosquitto import INGEST, WATCH
 from tests.support.centre import make_centre, now_ms, request_pem
 
@@ -33,7 +43,12 @@ def centre(tmp_path: Path) -> Iterator[tuple[Engine, ServerConfig]]:
 
 
 def add(centre: tuple[Engine, ServerConfig], name: str, site: str | None = None) -> None:
-    enroll(*centre, name, request_pem(name), "pi5", site)
+    admit(centre, name, request_pem(name), site)
+
+
+def admit(centre: tuple[Engine, ServerConfig], name: str, request: str, site: str | None = None) -> str:
+    newcomer = Newcomer(name, "pi5", site, "", "added")
+    return enroll(*centre, newcomer, request, Actor.shell("test")).certificate_pem
 
 
 def test_a_device_is_new_until_it_is_heard(centre: tuple[Engine, ServerConfig]) -> None:
@@ -56,15 +71,15 @@ def test_whoever_never_saw_the_answer_may_ask_again_with_the_same_key(
     centre: tuple[Engine, ServerConfig],
 ) -> None:
     request = request_pem("gw-01", ec.generate_private_key(ec.SECP256R1()))
-    serials = {enroll(*centre, "gw-01", request, "pi5", None).certificate_pem for _ in range(2)}
-    assert len(serials) == 2
+    assert len({admit(centre, "gw-01", request) for _ in range(2)}) == 1, "and is given the same"
     with Session(centre[0]) as session:
-        assert len(session.exec(select(Certificate)).all()) == 2
+        assert len(session.exec(select(Certificate)).all()) == 1
+        assert [record.action for record in session.exec(select(AuditRecord))] == ["device.enroll"]
 
 
 def test_a_refused_request_registers_nothing(centre: tuple[Engine, ServerConfig]) -> None:
     with pytest.raises(CsrRefused):
-        enroll(*centre, "gw-01", request_pem("svc.ingest-1"), "pi5", "cabinet-7")
+        admit(centre, "gw-01", request_pem("svc.ingest-1"), "cabinet-7")
     assert list_devices(centre[0], "default", "", 10) == []
     with Session(centre[0]) as session:
         assert session.exec(select(Site)).all() == []

@@ -94,6 +94,14 @@ def test_a_source_is_bounded_and_so_is_the_memory_of_sources() -> None:
     assert len(sources._buckets) == 2
 
 
+def test_an_owner_of_a_network_of_ipv6_is_one_source() -> None:
+    sources = Sources(per_hour=3600.0, burst=1.0)
+    assert sources.allow("2001:db8:1:2::1", 0.0)
+    assert not sources.allow("2001:db8:1:2:ffff::9", 0.0)
+    assert sources.allow("2001:db8:1:3::1", 0.0)
+    assert sources.allow("2001:db8:1:2::1", 1.0), "a second later"
+
+
 class Device:
     """A device's files in ``folder``, its key elsewhere; certificates from whichever authority."""
 

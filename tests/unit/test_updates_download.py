@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import UpdateRefused, UpdateUnreachable
-from edge_agent.link.identity import trusting
+from edge_agent.link.https import tls_context
 from edge_agent.updates import download
 from edge_agent.updates.download import Downloader
 from edge_agent.updates.source import Https, closing
@@ -30,7 +30,7 @@ def server(authority: TestAuthority) -> Iterator[UpdateServer]:
 
 @pytest.fixture
 def downloader(tmp_path: Path, server: UpdateServer, authority: TestAuthority) -> Iterator[Downloader]:
-    with closing(Https(server.url, trusting(authority.ca, check_dates=True))) as source:
+    with closing(Https(server.url, tls_context(authority.ca, check_dates=True))) as source:
         yield Downloader(tmp_path, source)
 
 

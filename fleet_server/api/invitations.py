@@ -1,0 +1,66 @@
+"""Invitations over HTTP: one board's right to become one device, made, listed and withdrawn."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
+
+from fleet_server.access.roles import Permission
+from fleet_server.api.centre import Enroller, Server, require_on
+from fleet_server.devices.tagging import standing
+from fleet_server.link.invitations import InvitationView, Invited, Wish, invite, list_invitations, withdraw
+
+router = APIRouter(prefix="/v1/devices/{device}/invitations", tags=["enrollment"])
+
+_ID: Final = r"^[a-z0-9-]{1,63}$"
+_DAY_S: Final = 86_400
+
+DeviceId = Annotated[str, Path(pattern=_ID)]
+
+
+class NewInvitation(BaseModel):
+    """What the invitation is for. ``replaces`` lets another board take over a device that is there."""
+
+    profile: str = Field(default="generic", min_length=1, max_length=64)
+    site: str | None = Field(default=None, pattern=_ID)
+    replaces: bool = False
+    expires_s: int = Field(default=_DAY_S, ge=60, le=30 * _DAY_S, description="How many seconds it lasts.")
+
+
+class InvitationList(BaseModel):
+    """The invitations of one device, the newest first."""
+
+    items: list[InvitationView]
+
+
+@router.post("", status_code=201)
+def invite_device(caller: Enroller, server: Server, device: DeviceId, new: NewInvitation) -> Invited:
+    """Invite one board to become this device; the answer holds the only copy of its secret."""
+    place = standing(server.engine, server.config.tenant, device) if new.replaces else (new.site, ())
+    require_on(caller, Permission.DEVICE_ENROLL, *place)
+    wish = Wish(device, new.profile, new.site, new.replaces, new.expires_s)
+    return invite(server.engine, server.config, wish, caller.actor(Permission.DEVICE_ENROLL))
+
+
+@router.get("")
+def invitations(caller: Enroller, server: Server, device: DeviceId) -> InvitationList:
+    """Who was invited to become this device, and what came of it."""
+    items = list_invitations(server.engine, server.config.tenant, device)
+    return InvitationList(
+        items=[one for one in items if caller.may_on(Permission.DEVICE_ENROLL, one.site, ())]
+    )
+
+
+@router.delete("/{invitation}")
+def withdraw_invitation(
+    caller: Enroller,
+    server: Server,
+    device: DeviceId,
+    invitation: Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")],
+) -> InvitationView:
+    """End an invitation that nobody shall use any more."""
+    for one in list_invitations(server.engine, server.config.tenant, device):
+        if one.id == invitation:
+            require_on(caller, Permission.DEVICE_ENROLL, one.site, ())
+    actor = caller.actor(Permission.DEVICE_ENROLL)
+    return withdraw(server.engine, server.config.tenant, device, invitation, actor)
