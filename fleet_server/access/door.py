@@ -140,9 +140,10 @@ class Door:
 
     def _count_try(self, name: str) -> str:
         """What is kept of the password of ``name``; empty where nothing may be tried."""
-        now_ms = wall_ms()
         with writing(self._engine) as session:
             row = session.get(Person, (self._tenant, name), with_for_update=True)
+            # Read while the row is held: who waited for it would take the wait of another for a lock.
+            now_ms = wall_ms()
             if row is None or not row.password or row.disabled_ms is not None or row.locked_until_ms > now_ms:
                 return ""
             row.failed_logins += 1

@@ -148,7 +148,8 @@ def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
 
 def _on_http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    is_too_large = error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "too_large" if is_too_large else HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return _answer(error.status_code, code, str(error.detail), _("See /openapi.json for what there is."))
 
 

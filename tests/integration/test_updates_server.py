@@ -178,7 +178,7 @@ def post(place: Place, document: bytes, what: str = "metadata") -> httpx.Respons
     [
         ("models/wrong_name/1.tar", 422), ("models/pressure_leak/2.tar", 422),
         ("policies/pressure_leak/1.toml", 422),
-        ("models/../../keys/image.key", 404), ("models/..%2f..%2fkeys%2fimage.key", 422),
+        ("models/../../keys/image.key", 413), ("models/..%2f..%2fkeys%2fimage.key", 422),
         ("other/pressure_leak/1.tar", 404), ("%2fetc%2fpasswd", 404), ("models/pressure_leak/1.tar%00", 422),
     ],
 )  # fmt: skip

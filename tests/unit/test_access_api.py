@@ -249,7 +249,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: httpx.Cli
 def test_a_body_of_unknown_length_is_refused_at_the_byte_that_is_too_many(client: httpx.Client) -> None:
     parts = (b"x" * 1024 for _ in range(LIMITS.body // 1024 + 1))
     answer = client.post("/v1/people", content=parts, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 413
+    assert problem(answer) == (413, "too_large")
     assert f"at most {LIMITS.body} bytes" in answer.json()["message"]
 
 
