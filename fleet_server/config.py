@@ -19,6 +19,8 @@ from fleet_server.files import write_durably
 
 SETTINGS_FILE: Final = "server.json"
 ENDPOINTS_FILE: Final = "endpoints.json"
+AUDIT_FOLDER: Final = "audit"
+CHECKPOINTS_FILE: Final = "checkpoints.jsonl"
 TOKEN_FILE: Final = "api.token"  # noqa: S105 - a file's name
 
 EMBEDDED: Final = "embedded"
@@ -43,6 +45,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``central_model`` is the folder of the model that answers devices' questions, empty for none;
     ``inference_url`` the server that runs it, empty for this one's own process. What devices may
     ask an hour is bounded for each of them and for all of a tenant together.
+
+    ``audit_checkpoints`` is the file that gets the signed checkpoints of the record of changes, empty for the
+    one in the data folder.
     """
 
     database_url: str = EMBEDDED
@@ -59,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inference_url: str = ""
     device_questions_per_hour: float = 3600.0
     tenant_questions_per_hour: float = 36_000.0
+    audit_checkpoints: str = ""
 
 
 class Tls(NamedTuple):
@@ -93,6 +99,7 @@ class ServerConfig:
     inference_url: str | None
     device_questions_per_hour: float
     tenant_questions_per_hour: float
+    audit_checkpoints: Path
 
     @property
     def authority(self) -> Path:
@@ -113,6 +120,16 @@ class ServerConfig:
     def updates(self) -> Path:
         """The folder of signed updates: the server's own keys, both repositories, the artifacts."""
         return self.data / "updates"
+
+    @property
+    def audit(self) -> Path:
+        """The folder of what signs the record of changes: the key, and this server's own checkpoints."""
+        return self.data / AUDIT_FOLDER
+
+    @property
+    def own_checkpoints(self) -> Path:
+        """This server's own checkpoints; the same as ``audit_checkpoints`` where no other file was given."""
+        return self.audit / CHECKPOINTS_FILE
 
     @property
     def api_name(self) -> str:
@@ -213,6 +230,7 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         inference_url=_inference(settings.inference_url) if settings.inference_url else None,
         device_questions_per_hour=_budget(settings.device_questions_per_hour),
         tenant_questions_per_hour=_budget(settings.tenant_questions_per_hour),
+        audit_checkpoints=Path(settings.audit_checkpoints or data / AUDIT_FOLDER / CHECKPOINTS_FILE),
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import MAX_ARTIFACT, Kind
 from fleet_protocol.texts import _
+from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Limit, Proposer, Publisher, Reader, Server, Updates
 from fleet_server.errors import TooLarge
 from fleet_server.updates.artifacts import ArtifactSummary
@@ -70,7 +71,7 @@ def artifacts(
     },
 )
 async def upload_artifact(
-    _caller: Publisher,
+    caller: Publisher,
     updates: Updates,
     request: Request,
     path: Annotated[str, Path(description="As in the repositories: `models/pressure_leak/2.tar`.")],
@@ -78,16 +79,17 @@ async def upload_artifact(
     """Store the bytes of an artifact, checked as a device would check them."""
     if int(request.headers.get("Content-Length", "0")) > MAX_ARTIFACT:
         raise TooLarge(_("an artifact has at most {limit} bytes").format(limit=MAX_ARTIFACT))
+    actor = caller.actor(Permission.ARTIFACT_PUBLISH)
     with updates.artifacts.incoming() as incoming:
         async for part in request.stream():
             incoming.write(part)
-        target = await run_in_threadpool(updates.artifacts.take, incoming, path)
+        target = await run_in_threadpool(updates.artifacts.take, incoming, path, actor)
     return Uploaded(path=target.path, sha256=target.sha256, size=target.length)
 
 
 @router.put("/devices/{device}/assignments/{kind}/{name}")
 def assign_artifact(
-    _caller: Proposer,
+    caller: Proposer,
     server: Server,
     device: str,
     kind: Kind,
@@ -95,14 +97,16 @@ def assign_artifact(
     wanted: Wanted,
 ) -> Assigned:
     """Let one device have a release, outside any rollout."""
-    artifact = assign(server.engine, server.config.tenant, device, (kind, name), wanted.release)
+    actor = caller.actor(Permission.CHANGE_PROPOSE)
+    artifact = assign(server.engine, server.config.tenant, actor, device, (kind, name), wanted.release)
     return Assigned(device=device, kind=kind, name=name, release=artifact.release, sha256=artifact.sha256)
 
 
 @router.delete("/devices/{device}/assignments/{kind}/{name}")
 def withdraw_artifact(
-    _caller: Proposer, server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
+    caller: Proposer, server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
 ) -> Assigned:
     """Let one device be given nothing of this kind and name any more."""
-    withdraw(server.engine, server.config.tenant, device, (kind, name))
+    actor = caller.actor(Permission.CHANGE_PROPOSE)
+    withdraw(server.engine, server.config.tenant, actor, device, (kind, name))
     return Assigned(device=device, kind=kind, name=name, release=None, sha256=None)

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Enroller, Limit, Reader, Server
-from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
+from fleet_server.devices.registry import DevicePage, DeviceSummary, Newcomer, get_device, list_devices
 from fleet_server.link.authority import MAX_CSR_BYTES
 from fleet_server.link.enrollment import Enrolled, enroll
 
@@ -32,9 +33,11 @@ class DeviceList(BaseModel):
 
 
 @router.post("", status_code=201)
-def add_device(_caller: Enroller, server: Server, new: NewDevice) -> Enrolled:
+def add_device(caller: Enroller, server: Server, new: NewDevice) -> Enrolled:
     """Register a device and sign its certificate request."""
-    return enroll(server.engine, server.config, new.id, new.csr_pem, new.profile, new.site)
+    actor = caller.actor(Permission.DEVICE_ENROLL)
+    newcomer = Newcomer(new.id, new.profile, new.site)
+    return enroll(server.engine, server.config, actor, newcomer, new.csr_pem)
 
 
 @router.get("")

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Grouper, Limit, Reader, Server
 from fleet_server.devices.groups import MAX_FILTER, GroupView, list_groups, set_group
 
@@ -27,9 +28,11 @@ class GroupList(BaseModel):
 
 
 @router.put("/{name}")
-def save_group(_caller: Grouper, server: Server, name: GroupName, new: GroupFilter) -> GroupView:
+def save_group(caller: Grouper, server: Server, name: GroupName, new: GroupFilter) -> GroupView:
     """Save a filter under a name; a rollout that runs keeps the devices of its start."""
-    return set_group(server.engine, server.config.tenant, name, new.filter)
+    return set_group(
+        server.engine, server.config.tenant, caller.actor(Permission.GROUP_WRITE), name, new.filter
+    )
 
 
 @router.get("")

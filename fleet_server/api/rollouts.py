@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import Kind
+from fleet_server.access.roles import Actor, Permission
 from fleet_server.api.centre import Limit, Proposer, Reader, Server, Stopper
 from fleet_server.updates import rollouts as moves
 from fleet_server.updates.rollout_pages import RolloutPage, RolloutSummary, get_rollout, list_rollouts
@@ -38,11 +39,12 @@ class RolloutList(BaseModel):
 
 
 @router.post("", status_code=201)
-def start_rollout(_caller: Proposer, server: Server, new: NewRollout) -> RolloutPage:
+def start_rollout(caller: Proposer, server: Server, new: NewRollout) -> RolloutPage:
     """Cut the group into waves and begin."""
     rules = Rules(waves=tuple(new.waves), max_failures=new.max_failures, soak_s=new.soak_s)
     order = Order(new.group, new.kind, new.name, new.release, rules, new.reason)
-    return _page(server, moves.start(server.engine, server.config.tenant, order))
+    actor = caller.actor(Permission.CHANGE_PROPOSE)
+    return _page(server, moves.start(server.engine, server.config.tenant, actor, order))
 
 
 @router.get("")
@@ -61,25 +63,25 @@ def rollout_page(_caller: Reader, server: Server, rollout: RolloutId) -> Rollout
 
 
 @router.post("/{rollout}/pause")
-def pause_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
+def pause_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """Open no further wave; devices that are under way go on."""
-    return _act(server, rollout, Action.PAUSE)
+    return _act(server, caller.actor(Permission.CHANGE_STOP), rollout, Action.PAUSE)
 
 
 @router.post("/{rollout}/resume")
-def resume_rollout(_caller: Proposer, server: Server, rollout: RolloutId) -> RolloutPage:
+def resume_rollout(caller: Proposer, server: Server, rollout: RolloutId) -> RolloutPage:
     """Go on after a pause."""
-    return _act(server, rollout, Action.RESUME)
+    return _act(server, caller.actor(Permission.CHANGE_PROPOSE), rollout, Action.RESUME)
 
 
 @router.post("/{rollout}/abort")
-def abort_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
+def abort_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """End it: no device that has not begun gets the artifact any more."""
-    return _act(server, rollout, Action.ABORT)
+    return _act(server, caller.actor(Permission.CHANGE_STOP), rollout, Action.ABORT)
 
 
-def _act(server: Server, rollout: str, action: Action) -> RolloutPage:
-    moves.act(server.engine, server.config.tenant, rollout, action)
+def _act(server: Server, actor: Actor, rollout: str, action: Action) -> RolloutPage:
+    moves.act(server.engine, server.config.tenant, actor, rollout, action)
     return _page(server, rollout)
 
 

@@ -6,7 +6,7 @@ A device's page is put together from what was registered, the twin, and when it 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from cryptography import x509
@@ -16,6 +16,9 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport
 from fleet_protocol.texts import _
+from fleet_server.access import audit
+from fleet_server.access.audit import Change
+from fleet_server.access.roles import Actor
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Certificate, Device, Presence, RefusalCount, Site, Twin, TwinHalf
@@ -54,16 +57,23 @@ class DevicePage:
     certificate_ends_ms: int | None
 
 
+class Newcomer(NamedTuple):
+    """A device that is to be registered."""
+
+    id: str
+    profile: str
+    site: str | None
+
+
 def add_device(
     engine: Engine,
     tenant: str,
-    device: str,
-    profile: str,
-    site: str | None,
+    actor: Actor,
+    new: Newcomer,
     certificate: x509.Certificate,
     trust_sha256: str,
 ) -> None:
-    """Register ``device`` together with its certificate; a site that is new is made.
+    """Register a device together with its certificate; a site that is new is made.
 
     Adding the same device with the same key again only adds the certificate: whoever asked may
     never have seen the answer.
@@ -71,17 +81,21 @@ def add_device(
     Raises:
         Conflict: there is a device of this name with another key.
     """
+    device = new.id
     try:
         with writing(engine) as session:
             if session.get(Device, (tenant, device)) is None:
-                _add_site(session, tenant, site)
+                _add_site(session, tenant, new.site)
                 session.add(
-                    Device(tenant=tenant, id=device, site=site, profile=profile, created_ms=wall_ms())
+                    Device(tenant=tenant, id=device, site=new.site, profile=new.profile, created_ms=wall_ms())
                 )
                 session.flush()
             elif not knows_key(session, tenant, device, certificate):
                 raise _taken(device)
-            session.add(certificate_row(tenant, device, certificate, trust_sha256))
+            row = certificate_row(tenant, device, certificate, trust_sha256)
+            session.add(row)
+            detail = {"profile": new.profile, "site": new.site, "serial": row.serial, "key": row.key_sha256}
+            audit.append(session, tenant, actor, Change("device.add", device, None, detail, detail))
     except IntegrityError:
         raise _taken(device) from None
 

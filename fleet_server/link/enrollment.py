@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine
 
+from fleet_server.access.roles import Actor
 from fleet_server.config import ServerConfig
-from fleet_server.devices.registry import add_device
+from fleet_server.devices.registry import Newcomer, add_device
 from fleet_server.link.authority import open_authority
 from fleet_server.updates.office import open_office
 from fleet_server.updates.repository import newest_root
@@ -32,10 +33,8 @@ class Enrolled:
     director_root: str | None
 
 
-def enroll(
-    engine: Engine, config: ServerConfig, device: str, csr_pem: str, profile: str, site: str | None
-) -> Enrolled:
-    """Register ``device`` and sign its request.
+def enroll(engine: Engine, config: ServerConfig, actor: Actor, new: Newcomer, csr_pem: str) -> Enrolled:
+    """Register a device and sign its request.
 
     Raises:
         CsrRefused: the request is not one of this device.
@@ -43,11 +42,11 @@ def enroll(
         AuthorityError: the fleet's key cannot be used.
     """
     authority = open_authority(config.authority, may_make=False)
-    certificate = authority.issue_for_device(device, csr_pem.encode())
+    certificate = authority.issue_for_device(new.id, csr_pem.encode())
     updates = open_office(engine, config)
     published = updates.repository.current()
     trust = hashlib.sha256(authority.pem).hexdigest()
-    add_device(engine, config.tenant, device, profile, site, certificate, trust)
+    add_device(engine, config.tenant, actor, new, certificate, trust)
     return Enrolled(
         certificate_pem=certificate.public_bytes(Encoding.PEM).decode(),
         ca_pem=authority.pem.decode(),

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine
 
+from fleet_server.access.checkpoint_files import provide_audit_key
 from fleet_server.access.tokens import provide_token
 from fleet_server.api.app import create_app
 from fleet_server.config import ServerConfig, Settings, resolve
@@ -35,6 +36,7 @@ def make_centre(data: Path) -> tuple[Engine, ServerConfig]:
     upgrade(engine)
     provide_token(engine, config.token, config.tenant)
     provide_keys(config)
+    provide_audit_key(config)
     for service in (INGEST, ROLLOUTS, ESCALATION):
         beat(engine, service, now_ms(), now_ms())
     return engine, config

@@ -15,11 +15,12 @@ from fleet_server.database.engine import writing
 from fleet_server.database.models import Certificate, Presence, RefusalCount, Service, Site, Twin, TwinHalf
 from fleet_server.database.service import SILENT_MS, raise_code
 from fleet_server.devices.health import SILENT_AFTER_MS, DeviceState, Signs, describe, health_of, state_of
-from fleet_server.devices.registry import get_device, list_devices
+from fleet_server.devices.registry import Newcomer, get_device, list_devices
 from fleet_server.errors import Conflict, CsrRefused, NotFound
 from fleet_server.health import server_health
 from fleet_server.link.enrollment import enroll
 from fleet_server.link.mosquitto import INGEST, WATCH
+from tests.support.actors import SOMEBODY
 from tests.support.centre import make_centre, now_ms, request_pem
 
 NOW = 1_000_000_000
@@ -33,7 +34,7 @@ def centre(tmp_path: Path) -> Iterator[tuple[Engine, ServerConfig]]:
 
 
 def add(centre: tuple[Engine, ServerConfig], name: str, site: str | None = None) -> None:
-    enroll(*centre, name, request_pem(name), "pi5", site)
+    enroll(*centre, SOMEBODY, Newcomer(name, "pi5", site), request_pem(name))
 
 
 def test_a_device_is_new_until_it_is_heard(centre: tuple[Engine, ServerConfig]) -> None:
@@ -56,7 +57,9 @@ def test_whoever_never_saw_the_answer_may_ask_again_with_the_same_key(
     centre: tuple[Engine, ServerConfig],
 ) -> None:
     request = request_pem("gw-01", ec.generate_private_key(ec.SECP256R1()))
-    serials = {enroll(*centre, "gw-01", request, "pi5", None).certificate_pem for _ in range(2)}
+    serials = {
+        enroll(*centre, SOMEBODY, Newcomer("gw-01", "pi5", None), request).certificate_pem for _ in range(2)
+    }
     assert len(serials) == 2
     with Session(centre[0]) as session:
         assert len(session.exec(select(Certificate)).all()) == 2
@@ -64,7 +67,7 @@ def test_whoever_never_saw_the_answer_may_ask_again_with_the_same_key(
 
 def test_a_refused_request_registers_nothing(centre: tuple[Engine, ServerConfig]) -> None:
     with pytest.raises(CsrRefused):
-        enroll(*centre, "gw-01", request_pem("svc.ingest-1"), "pi5", "cabinet-7")
+        enroll(*centre, SOMEBODY, Newcomer("gw-01", "pi5", "cabinet-7"), request_pem("svc.ingest-1"))
     assert list_devices(centre[0], "default", "", 10) == []
     with Session(centre[0]) as session:
         assert session.exec(select(Site)).all() == []
