@@ -147,7 +147,7 @@ def last_line(path: Path) -> bytes | None:
 
 
 class Copy:
-    """The copy of ``source`` in ``path``, written by a thread of its own that may hang as long as it likes."""
+    """The copy of ``source`` in ``path``, written by a thread of its own that may hang for ever."""
 
     def __init__(self, source: Path, path: Path) -> None:
         self._source = source
