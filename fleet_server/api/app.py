@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from fleet_server import VERSION
 from fleet_server.api import (
     artifacts,
+    audit,
     devices,
     escalations,
     events,
@@ -41,6 +42,7 @@ _ROUTERS: Final = (
     groups.router,
     rollouts.router,
     health.router,
+    audit.router,
 )
 
 
