@@ -20,9 +20,14 @@ def age(time_ms: int | None, now_ms: int) -> str:
     return "0 s"
 
 
+def safe(text: str) -> str:
+    """``text`` in which nothing moves the cursor, colors, or turns direction: that is spelled out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """``rows`` under ``heads``, each column as wide as its widest cell."""
-    lines = [list(heads), *(list(row) for row in rows)]
+    """``rows`` under ``heads``, each column as wide as its widest cell. What others wrote is made safe."""
+    lines = [list(heads), *([safe(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -364,6 +364,23 @@ _CODES: Final = (
         mark("Run 'fleet-server authority rollover begin'; every device has to come by before the end."),
     ),
     HealthCode(
+        "audit.checkpoint",
+        Severity.WARNING,
+        mark("Checkpoints cannot be written"),
+        mark("The record of changes goes on, but what was signed of it does not reach the file for it."),
+        mark("Read the detail: make room, or bring the share back; the server then catches up by itself."),
+    ),
+    HealthCode(
+        "audit.broken",
+        Severity.CRITICAL,
+        mark("The record of changes was altered"),
+        mark(
+            "It does not hold what this server has signed before: somebody has changed it, or an older "
+            "database was restored. Nothing more is signed."
+        ),
+        mark("Run 'fleet-server audit verify' and keep what it names; docs/audit.md says how to go on."),
+    ),
+    HealthCode(
         "rollouts.down",
         Severity.CRITICAL,
         mark("Rollouts stand still"),

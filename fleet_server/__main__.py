@@ -1,6 +1,7 @@
 """``fleet-server``: the commands that run the centre.
 
-Exit codes: 0 it ended as asked, 1 it cannot start or go on, 2 the command line is wrong.
+Exit codes: 0 it ended as asked, 1 it cannot start or go on, 2 the command line is wrong. ``audit verify``
+has its own: 1 for a record of changes that is not whole, 2 for one that could not be checked.
 """
 
 import argparse
@@ -24,13 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        code: int | None = options.run(options)
     except ServerError as error:
         print(f"fleet-server: {error}", file=sys.stderr)  # noqa: T201 - it is a command
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     access.add_argument("--for", dest="broker", choices=("mosquitto", "emqx"), required=True)
     access.set_defaults(run=_broker_acl)
     shell.add_commands(commands)
+    _add_audit(commands)
     openapi = commands.add_parser("openapi", help=_("print the API's description"))
     openapi.set_defaults(run=_openapi)
     return parser
@@ -111,6 +113,12 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="N",
         help=_("how long after its end a device can still renew its certificate; default 180"),
     )
+    serve.add_argument(
+        "--audit-checkpoints",
+        type=_path_or_none,
+        metavar="FILE",
+        help=_("where signed checkpoints of the record of changes go; '' for the data folder (default)"),
+    )
     _add_escalation(serve)
 
 
@@ -161,6 +169,34 @@ def _add_escalation(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--tenant-questions-per-hour", type=float, metavar="N", help=_("of all devices; default 36000")
     )
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    audit = commands.add_parser("audit", help=_("prove the record of changes, or export it"))
+    actions = audit.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "verify",
+        help=_("prove that no record was altered, taken away or added behind a checkpoint"),
+        description=_("Exit code 0: it is whole; 1: something was found; 2: it could not be checked."),
+    )
+    source = check.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=_folder, metavar="DIR", help=_("the data folder of the server"))
+    source.add_argument("--export", type=_folder, metavar="FILE", help=_("what 'audit export' has written"))
+    check.add_argument(
+        "--checkpoints",
+        type=_folder,
+        metavar="FILE",
+        help=_("the signed checkpoints; with --data the server's own"),
+    )
+    check.add_argument(
+        "--key", type=_folder, metavar="PUB", help=_("the server's audit.pub; with --data the one there")
+    )
+    check.add_argument("--json", action="store_true", help=_("print what was found as JSON"))
+    check.set_defaults(run=_audit_verify)
+    export = actions.add_parser("export", help=_("write all records to a file that proves itself elsewhere"))
+    export.add_argument("--data", type=_folder, required=True, metavar="DIR")
+    export.add_argument("--out", type=_folder, required=True, metavar="FILE")
+    export.set_defaults(run=_audit_export)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -223,6 +259,18 @@ def _broker_acl(options: argparse.Namespace) -> None:
 
     access = {"mosquitto": mosquitto.render_access, "emqx": emqx.render_access}
     print(access[options.broker](), end="")  # noqa: T201 - it is a command's output
+
+
+def _audit_verify(options: argparse.Namespace) -> int:
+    from fleet_server.access.audit_commands import verify_chain
+
+    return verify_chain(options)
+
+
+def _audit_export(options: argparse.Namespace) -> None:
+    from fleet_server.access.audit_commands import export_chain
+
+    export_chain(options)
 
 
 def _openapi(_options: argparse.Namespace) -> None:

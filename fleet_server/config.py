@@ -19,6 +19,8 @@ from fleet_server.files import write_durably
 
 SETTINGS_FILE: Final = "server.json"
 ENDPOINTS_FILE: Final = "endpoints.json"
+AUDIT_FOLDER: Final = "audit"
+CHECKPOINTS_FILE: Final = "checkpoints.jsonl"
 TOKEN_FILE: Final = "api.token"  # noqa: S105 - a file's name
 
 EMBEDDED: Final = "embedded"
@@ -58,6 +60,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the steady rates ``device_messages_per_s`` and ``device_bytes_per_s``, and beside them up to
     ``device_backlog_messages`` and ``device_backlog_bytes`` at once: two of the largest spools that a
     firmware profile gives, and 23 days at a message a second.
+
+    ``audit_checkpoints`` is the file that gets the signed checkpoints of the record of changes, empty for the
+    one in the data folder.
     """
 
     database_url: str = EMBEDDED
@@ -82,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_backlog_messages: float = 2_000_000.0
     device_backlog_bytes: float = 2_147_483_648.0
     grace_days: int = GRACE_DAYS
+    audit_checkpoints: str = ""
 
 
 class Oidc(NamedTuple):
@@ -131,6 +137,7 @@ class ServerConfig:
     device_backlog_messages: float
     device_backlog_bytes: float
     grace_days: int
+    audit_checkpoints: Path
 
     @property
     def authority(self) -> Path:
@@ -151,6 +158,16 @@ class ServerConfig:
     def updates(self) -> Path:
         """The folder of signed updates: the server's own keys, both repositories, the artifacts."""
         return self.data / "updates"
+
+    @property
+    def audit(self) -> Path:
+        """The folder of what signs the record of changes: the key, and this server's own checkpoints."""
+        return self.data / AUDIT_FOLDER
+
+    @property
+    def own_checkpoints(self) -> Path:
+        """This server's own checkpoints; the same as ``audit_checkpoints`` where no other file was given."""
+        return self.audit / CHECKPOINTS_FILE
 
     @property
     def api_name(self) -> str:
@@ -263,6 +280,7 @@ def resolve(data: Path, settings: Settings) -> ServerConfig:
         device_backlog_messages=_rate(settings.device_backlog_messages),
         device_backlog_bytes=_rate(settings.device_backlog_bytes),
         grace_days=_grace(settings.grace_days),
+        audit_checkpoints=Path(settings.audit_checkpoints or data / AUDIT_FOLDER / CHECKPOINTS_FILE),
     )
 
 

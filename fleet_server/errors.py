@@ -8,6 +8,8 @@
     │   └── CsrRefused   a certificate request that is not signed as asked
     ├── BrokerError      the broker cannot be started or reached
     ├── StoreError       the database cannot be used
+    ├── AuditError       the record of changes cannot be signed, read or copied
+    │   └── AuditBroken      it is not what was signed before
     ├── BackendError     a central model gave no answer
     │   ├── BackendDown      it cannot be reached, or not be loaded
     │   └── BackendLate      it did not answer before the deadline
@@ -62,6 +64,14 @@ class BrokerError(ServerError):
 
 class StoreError(ServerError):
     """The database cannot be used."""
+
+
+class AuditError(ServerError):
+    """The record of changes, its key or its checkpoints cannot be used."""
+
+
+class AuditBroken(AuditError):  # noqa: N818 - what happened to it
+    """The record of changes, or its checkpoints, are not what this server has signed before."""
 
 
 class BackendError(ServerError):

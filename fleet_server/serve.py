@@ -20,6 +20,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet_protocol.texts import _
+from fleet_server.access.checkpoint_files import provide_audit_key
+from fleet_server.access.notary import CheckpointKeeper
 from fleet_server.access.tokens import provide_token
 from fleet_server.clock import now, wall_ms
 from fleet_server.config import (
@@ -78,7 +80,15 @@ def serve(data: Path, settings: Settings) -> None:
     """
     # Whatever a child writes, the database too, is for the owner alone.
     os.umask(0o077)
-    with locked(data), Supervisor() as supervisor:
+    with locked(data):
+        config = _run(data, settings)
+        # Whatever was changed until the end is signed, once nobody writes any more.
+        _sign_record(config)
+
+
+def _run(data: Path, settings: Settings) -> ServerConfig:
+    """Run the server's processes until somebody asks to end; the configuration that they ran with."""
+    with Supervisor() as supervisor:
         asked = resolve(data, settings)
         asked.endpoints.unlink(missing_ok=True)
         mqtt_port = _broker_port(asked) if asked.embedded else settings.mqtt_port
@@ -97,9 +107,19 @@ def serve(data: Path, settings: Settings) -> None:
                 _announce(config)
                 supervisor.run()
             except Stopped:
-                return
+                pass
             finally:
                 config.endpoints.unlink(missing_ok=True)
+    return config
+
+
+def _sign_record(config: ServerConfig) -> None:
+    """Sign how far the record of changes goes."""
+    engine = open_engine(config.database_url)
+    try:
+        CheckpointKeeper(engine, config).settle()
+    finally:
+        engine.dispose()
 
 
 def _broker_port(asked: ServerConfig) -> int:
@@ -120,6 +140,8 @@ def _provide(config: ServerConfig) -> None:
     make_folder(config.logs)
     provide_token_key(config.token_key)
     provide_keys(config)
+    provide_audit_key(config)
+    _sign_record(config)
 
 
 def _provide_certificates(engine: Engine, config: ServerConfig, *, is_first: bool) -> None:

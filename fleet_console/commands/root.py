@@ -1,6 +1,5 @@
 """The commands of ``fleet``: each asks the server and prints a table, or the answer itself as JSON."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,6 +7,7 @@ import typer
 
 from fleet_console import tables
 from fleet_console.commands import (
+    auditing,
     batches,
     calibrating,
     device_folders,
@@ -20,7 +20,7 @@ from fleet_console.commands import (
     revoking,
     rollouts,
 )
-from fleet_console.commands.durations import seconds
+from fleet_console.commands.durations import ago_ms
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place
@@ -57,6 +57,7 @@ app.add_typer(rollouts.rollout_app, name="rollout")
 app.add_typer(people.person_app, name="person")
 app.add_typer(people.token_app, name="token")
 login.register(app)
+app.add_typer(auditing.audit_app, name="audit")
 opening.register(app)
 revoking.register(device_app)
 app.add_typer(calibrating.app)
@@ -130,7 +131,7 @@ def events(
 ) -> None:
     """The newest events since a while ago."""
     with place.connect() as centre:
-        answer = centre.pages("/v1/events", since_ms=_ago_ms(since))
+        answer = centre.pages("/v1/events", since_ms=ago_ms(since))
     items = answer.content[-limit:]
     show(items, tables.events(items, answer.now_ms), as_json=as_json)
 
@@ -145,12 +146,3 @@ def health(*, place: Place, as_json: AsJson = False) -> None:
     show(found, tables.health(found["items"], answer.now_ms) or _("The server is well."), as_json=as_json)
     if found["status"] == "critical":
         raise typer.Exit(ConsoleError.exit_code)
-
-
-def _ago_ms(duration: str) -> int:
-    past_s = seconds(duration)
-    if past_s is None:
-        raise UsageError(
-            _("--since {given!r} is no time; give for example 90s, 15m, 24h or 7d").format(given=duration)
-        )
-    return max(0, int(time.time() * 1000) - past_s * 1000)

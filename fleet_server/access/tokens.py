@@ -11,7 +11,9 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from fleet_server.access.roles import Caller, Grant, RoleName, Scope, narrowed
+from fleet_server.access import audit
+from fleet_server.access.audit import Change
+from fleet_server.access.roles import Actor, Caller, Grant, RoleName, Scope, narrowed
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Tenant, Token
@@ -21,6 +23,9 @@ OPERATOR: Final = "operator"
 """The person that the first token belongs to, with the role of an administrator."""
 
 _LOCAL: Final = "local"
+_LOCAL_TOKEN: Final = f"{OPERATOR}/{_LOCAL}"
+"""How the record of changes names it."""
+
 _TOKEN_BYTES: Final = 32
 
 
@@ -34,13 +39,15 @@ def provide_token(engine: Engine, path: Path, tenant: str) -> None:
     now_ms = wall_ms()
     with writing(engine) as session:
         _provide_operator(session, tenant, now_ms)
-        for old in session.exec(select(Token).where(Token.tenant == tenant, Token.name == _LOCAL)):
+        for old in session.exec(select(Token).where(Token.tenant == tenant, Token.name == _LOCAL)).all():
             if old.sha256 != digest(token) and old.revoked_ms is None:
                 old.revoked_ms = now_ms
+                _note(session, tenant, Change("token.revoke", _LOCAL_TOKEN, old.sha256))
         if session.get(Token, (tenant, digest(token))) is None:
             session.add(
                 Token(tenant=tenant, sha256=digest(token), person=OPERATOR, name=_LOCAL, created_ms=now_ms)
             )
+            _note(session, tenant, Change("token.make", _LOCAL_TOKEN, None, digest(token)))
 
 
 def identify(engine: Engine, tenant: str, token: str, source: str) -> Caller | None:
@@ -88,3 +95,8 @@ def _provide_operator(session: Session, tenant: str, now_ms: int) -> None:
         session.flush()
         session.add(Role(tenant=tenant, person=OPERATOR, role="admin"))
         session.flush()
+        _note(session, tenant, Change("person.add", OPERATOR, detail={"role": "admin"}))
+
+
+def _note(session: Session, tenant: str, change: Change) -> None:
+    audit.append(session, tenant, Actor.system("serve"), change)

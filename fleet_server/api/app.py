@@ -15,6 +15,7 @@ from fleet_server.access.door import Door
 from fleet_server.access.oidc import Issuer
 from fleet_server.api import (
     artifacts,
+    audit,
     claims,
     devices,
     escalations,
@@ -58,6 +59,7 @@ _ROUTERS: Final = (
     groups.router,
     rollouts.router,
     health.router,
+    audit.router,
 )
 
 

@@ -69,16 +69,17 @@ def artifacts(
     },
 )
 async def upload_artifact(
-    _caller: Publisher,
+    caller: Publisher,
     updates: Updates,
     request: Request,
     path: Annotated[str, Path(description="As in the repositories: `models/pressure_leak/2.tar`.")],
 ) -> Uploaded:
     """Store the bytes of an artifact, checked as a device would check them."""
+    actor = caller.actor(Permission.ARTIFACT_PUBLISH)
     with updates.artifacts.incoming() as incoming:
         async for part in request.stream():
             incoming.write(part)
-        target = await run_in_threadpool(updates.artifacts.take, incoming, path)
+        target = await run_in_threadpool(updates.artifacts.take, incoming, path, actor)
     return Uploaded(path=target.path, sha256=target.sha256, size=target.length)
 
 
@@ -93,7 +94,8 @@ def assign_artifact(
 ) -> Assigned:
     """Let one device have a release, outside any rollout."""
     require_reach(server, caller, Permission.CHANGE_PROPOSE, device)
-    artifact = assign(server.engine, server.config.tenant, device, (kind, name), wanted.release)
+    actor = caller.actor(Permission.CHANGE_PROPOSE)
+    artifact = assign(server.engine, server.config.tenant, actor, device, (kind, name), wanted.release)
     return Assigned(device=device, kind=kind, name=name, release=artifact.release, sha256=artifact.sha256)
 
 
@@ -103,5 +105,6 @@ def withdraw_artifact(
 ) -> Assigned:
     """Let one device be given nothing of this kind and name any more."""
     require_reach(server, caller, Permission.CHANGE_PROPOSE, device)
-    withdraw(server.engine, server.config.tenant, device, (kind, name))
+    actor = caller.actor(Permission.CHANGE_PROPOSE)
+    withdraw(server.engine, server.config.tenant, actor, device, (kind, name))
     return Assigned(device=device, kind=kind, name=name, release=None, sha256=None)

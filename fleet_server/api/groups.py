@@ -28,9 +28,11 @@ class GroupList(BaseModel):
 
 
 @router.put("/{name}")
-def save_group(_caller: Grouper, server: Server, name: GroupName, new: GroupFilter) -> GroupView:
+def save_group(caller: Grouper, server: Server, name: GroupName, new: GroupFilter) -> GroupView:
     """Save a filter under a name; a rollout that runs keeps the devices of its start."""
-    return set_group(server.engine, server.config.tenant, name, new.filter)
+    return set_group(
+        server.engine, server.config.tenant, caller.actor(Permission.GROUP_WRITE), name, new.filter
+    )
 
 
 @router.get("")

@@ -46,7 +46,8 @@ def start_rollout(caller: Proposer, server: Server, new: NewRollout) -> RolloutP
     _require_group(server, caller, new.group)
     rules = Rules(waves=tuple(new.waves), max_failures=new.max_failures, soak_s=new.soak_s)
     order = Order(new.group, new.kind, new.name, new.release, rules, new.reason)
-    return _page(server, caller, moves.start(server.engine, server.config.tenant, order))
+    actor = caller.actor(Permission.CHANGE_PROPOSE)
+    return _page(server, caller, moves.start(server.engine, server.config.tenant, actor, order))
 
 
 @router.get("")
@@ -69,7 +70,7 @@ def rollout_page(caller: Reader, server: Server, rollout: RolloutId) -> RolloutP
 def pause_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """Open no further wave; devices that are under way go on. Who may stop any of them may stop it."""
     _require_any(server, caller, rollout)
-    return _act(server, caller, rollout, Action.PAUSE)
+    return _act(server, caller, Permission.CHANGE_STOP, rollout, Action.PAUSE)
 
 
 @router.post("/{rollout}/resume")
@@ -80,14 +81,14 @@ def resume_rollout(caller: Proposer, server: Server, rollout: RolloutId) -> Roll
     )
     if inside < all_:
         raise forbidden(caller, Permission.CHANGE_PROPOSE)
-    return _act(server, caller, rollout, Action.RESUME)
+    return _act(server, caller, Permission.CHANGE_PROPOSE, rollout, Action.RESUME)
 
 
 @router.post("/{rollout}/abort")
 def abort_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """End it: no device that has not begun gets the artifact any more. Who may stop any of them may."""
     _require_any(server, caller, rollout)
-    return _act(server, caller, rollout, Action.ABORT)
+    return _act(server, caller, Permission.CHANGE_STOP, rollout, Action.ABORT)
 
 
 def _require_group(server: Server, caller: Caller, group: str) -> None:
@@ -105,8 +106,8 @@ def _require_any(server: Server, caller: Caller, rollout: str) -> None:
         raise forbidden(caller, Permission.CHANGE_STOP)
 
 
-def _act(server: Server, caller: Caller, rollout: str, action: Action) -> RolloutPage:
-    moves.act(server.engine, server.config.tenant, rollout, action)
+def _act(server: Server, caller: Caller, right: Permission, rollout: str, action: Action) -> RolloutPage:
+    moves.act(server.engine, server.config.tenant, caller.actor(right), rollout, action)
     return _page(server, caller, rollout)
 
 

@@ -63,10 +63,11 @@ def roots(_caller: Reader, updates: Updates) -> Roots:
 
 
 @router.post("/roots", openapi_extra=_DOCUMENT)
-async def import_ceremony(_caller: TrustManager, updates: Updates, request: Request) -> Published:
+async def import_ceremony(caller: TrustManager, updates: Updates, request: Request) -> Published:
     """Publish what a key ceremony has signed: roots, targets and delegated roles."""
     bundle = await _bundle(request)
-    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle)))
+    actor = caller.actor(Permission.TRUST_MANAGE)
+    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle, actor)))
 
 
 @router.get("/metadata", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
@@ -76,13 +77,14 @@ def published_metadata(_caller: Reader, updates: Updates) -> Response:
 
 
 @router.post("/metadata", openapi_extra=_DOCUMENT)
-async def publish_metadata(_caller: Publisher, updates: Updates, request: Request) -> Published:
+async def publish_metadata(caller: Publisher, updates: Updates, request: Request) -> Published:
     """Publish delegated roles in their next version; the bytes of what they vouch for are here."""
     bundle = await _bundle(request)
     if bundle.image_roots or bundle.director_roots:
         raise Refused(_("roots are published by importing a ceremony: 'fleet key import'"))
     updates.repository.require_vouched()
-    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle)))
+    actor = caller.actor(Permission.ARTIFACT_PUBLISH)
+    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle, actor)))
 
 
 @router.get("/bundles/{device}", response_class=FileResponse)

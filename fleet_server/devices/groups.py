@@ -15,7 +15,9 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
-from fleet_server.access.roles import Scope
+from fleet_server.access import audit
+from fleet_server.access.audit import Change
+from fleet_server.access.roles import Actor, Scope
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Device, DeviceGroup
@@ -80,7 +82,7 @@ def holds(terms: tuple[Term, ...], device: Device, tags: Sequence[str]) -> bool:
     return all(any(term.holds(value) for value in values[term.field]) for term in terms)
 
 
-def set_group(engine: Engine, tenant: str, name: str, text: str) -> GroupView:
+def set_group(engine: Engine, tenant: str, actor: Actor, name: str, text: str) -> GroupView:
     """Save ``text`` under ``name``, in place of what was saved there; rollouts that run keep their devices.
 
     Raises:
@@ -88,13 +90,17 @@ def set_group(engine: Engine, tenant: str, name: str, text: str) -> GroupView:
     """
     parse(text)
     with writing(engine) as session:
-        group = session.get(DeviceGroup, (tenant, name))
+        group = session.get(DeviceGroup, (tenant, name), with_for_update=True)
+        before = None if group is None else group.filter
         if group is None:
             group = DeviceGroup(tenant=tenant, name=name, filter=text, created_ms=wall_ms())
         group.filter = text
         session.add(group)
         session.flush()
-        return _view(session, group, ALL)
+        view = _view(session, group, ALL)
+        detail = {"before": before, "filter": text, "devices": view.devices}
+        audit.append(session, tenant, actor, Change("group.set", name, before, text, detail))
+    return view
 
 
 def list_groups(

@@ -18,6 +18,9 @@ from sqlmodel import Session, col, select, tuple_
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import DELEGATIONS, MAX_ARTIFACT, Description, Kind, Target, path_of
 from fleet_protocol.texts import _
+from fleet_server.access import audit
+from fleet_server.access.audit import Change
+from fleet_server.access.roles import Actor
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact
@@ -61,7 +64,7 @@ class ArtifactStore:
         make_folder(self._folder)
         return Incoming(self._folder)
 
-    def take(self, incoming: "Incoming", path: str) -> Target:
+    def take(self, incoming: "Incoming", path: str, actor: Actor) -> Target:
         """Keep what was written, as the artifact at ``path`` (``models/pressure_leak/2.tar``).
 
         Raises:
@@ -76,7 +79,10 @@ class ArtifactStore:
                 _("these are the bytes of {found}, not of {path}").format(found=target.path, path=path)
             )
         self._require_free(target)
-        incoming.keep(self.path(target.sha256))
+        detail = {"sha256": target.sha256, "size": target.length}
+        change = Change("artifact.upload", path, None, detail, detail)
+        with audit.attempt(self._engine, self._tenant, actor, change):
+            incoming.keep(self.path(target.sha256))
         return target
 
     def clean(self) -> None:

@@ -231,8 +231,8 @@ def _content(path: Path) -> bytes | None:
 
 
 def versions(bundle: Bundle) -> dict[str, int]:
-    """The version of every role that is published."""
+    """The version of every role in ``bundle``."""
     roots: dict[str, Any] = {"image_root": bundle.image_roots, "director_root": bundle.director_roots}
-    return {name: chain[-1].signed.version for name, chain in roots.items()} | {
+    return {name: chain[-1].signed.version for name, chain in roots.items() if chain} | {
         role: metadata.signed.version for role, metadata in bundle.roles.items()
     }

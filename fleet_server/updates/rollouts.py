@@ -19,6 +19,9 @@ from sqlmodel import Session, col, select
 from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
+from fleet_server.access import audit
+from fleet_server.access.audit import Change
+from fleet_server.access.roles import Actor
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import (
@@ -88,7 +91,7 @@ class _Updates(msgspec.Struct):
     updates: list[UpdateReport] = []
 
 
-def start(engine: Engine, tenant: str, order: Order) -> str:
+def start(engine: Engine, tenant: str, actor: Actor, order: Order) -> str:
     """Begin a rollout; its id. The rollouts process opens the first wave.
 
     Raises:
@@ -124,10 +127,12 @@ def start(engine: Engine, tenant: str, order: Order) -> str:
             Wave(tenant=tenant, rollout=identity, number=number) for number in range(1, len(waves) + 1)
         )
         _add_members(session, row, artifact, waves, unfit)
+        detail = msgspec.to_builtins(order) | {"artifact": artifact.sha256, "devices": len(devices)}
+        audit.append(session, tenant, actor, Change("rollout.start", identity, None, detail, detail))
     return identity
 
 
-def act(engine: Engine, tenant: str, identity: str, action: Action) -> None:
+def act(engine: Engine, tenant: str, actor: Actor, identity: str, action: Action) -> None:
     """Pause, resume or abort. What follows from it has happened when this returns.
 
     Raises:
@@ -143,12 +148,13 @@ def act(engine: Engine, tenant: str, identity: str, action: Action) -> None:
                     id=identity, state=row.state, action=action
                 )
             )
-        row.state = wanted
+        before, row.state = row.state, wanted
         if wanted is RolloutState.ABORTED:
             row.detail, row.ended_ms = _("aborted by a person"), wall_ms()
         session.add(row)
         session.flush()
         advance(session, row, wall_ms())
+        audit.append(session, tenant, actor, Change(f"rollout.{action}", identity, before, row.state))
 
 
 def advance(session: Session, row: Rollout, now_ms: int) -> bool:
@@ -380,6 +386,22 @@ def _save(
         if after.members[name].assigned != before.members[name].assigned
     }
     assign(session, row.tenant, (Kind(artifact.kind), artifact.name), wishes, now_ms)
+    _note(session, row, courses)
+
+
+def _note(session: Session, row: Rollout, courses: tuple[Course, Course]) -> None:
+    """Record what the rollout did by itself: a wave that it opened, or its end."""
+    before, after = courses
+    opened = [
+        number
+        for number, (old, new) in enumerate(zip(before.waves, after.waves, strict=True), 1)
+        if old.opened_ms is None and new.opened_ms is not None
+    ]
+    if not opened and after.state is before.state:
+        return
+    detail = {"state": after.state, "opened": opened, "why": after.detail}
+    change = Change("rollout.advance", row.id, before.state, after.state, detail)
+    audit.append(session, row.tenant, Actor.system("rollouts"), change)
 
 
 def _write(row: RolloutMember, member: Member, now_ms: int) -> None:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine
 from starlette.applications import Starlette
 
+from fleet_server.access.checkpoint_files import provide_audit_key
 from fleet_server.access.tokens import provide_token
 from fleet_server.api.app import create_app
 from fleet_server.api.limits import LIMITS, guarded
@@ -39,6 +40,7 @@ def make_centre(data: Path, settings: Settings | None = None) -> tuple[Engine, S
     upgrade(engine)
     provide_token(engine, config.token, config.tenant)
     provide_keys(config)
+    provide_audit_key(config)
     for service in (INGEST, ROLLOUTS, ESCALATION, GUARD):
         beat(engine, service, now_ms(), now_ms())
     return engine, config

@@ -26,6 +26,7 @@ from fleet_server.updates.assignments import assign
 from fleet_server.updates.rollout_pages import RolloutPage, get_rollout
 from fleet_server.updates.rollout_rules import Rules
 from fleet_server.updates.rollouts import Order, advance, lock, pending, start
+from tests.support.actors import SOMEBODY
 
 TENANT = "default"
 MODEL = (Kind.MODEL, "leak")
@@ -124,9 +125,9 @@ def begin(
     where: str = "", name: str = "leak",
 ) -> str:  # fmt: skip
     """A rollout of a group that is saved for it."""
-    set_group(engine, TENANT, group, where)
+    set_group(engine, TENANT, SOMEBODY, group, where)
     rules = Rules(waves=waves or ("100%",), max_failures=failures, soak_s=soak_s)
-    return start(engine, TENANT, Order(group, Kind.MODEL, name, release, rules, "a better model"))
+    return start(engine, TENANT, SOMEBODY, Order(group, Kind.MODEL, name, release, rules, "a better model"))
 
 
 def move_on(engine: Engine, now_ms: int | None = None) -> int:

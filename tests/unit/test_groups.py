@@ -13,6 +13,7 @@ from fleet_server.database.engine import open_engine
 from fleet_server.database.models import Device
 from fleet_server.devices.groups import Term, holds, list_groups, members, parse, set_group
 from fleet_server.errors import FilterError, RolloutNotFound
+from tests.support.actors import SOMEBODY
 from tests.support.databases import migrated_sqlite
 from tests.support.rollouts import TENANT, add_fleet
 
@@ -27,7 +28,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def found(engine: Engine, text: str) -> list[str]:
-    set_group(engine, TENANT, "some", text)
+    set_group(engine, TENANT, SOMEBODY, "some", text)
     with Session(engine) as session:
         return [device.id for device in members(session, TENANT, "some")]
 
@@ -71,14 +72,14 @@ def test_bad_input_is_told_with_its_place_and_saves_nothing(
     engine: Engine, text: str, complaint: str
 ) -> None:
     with pytest.raises(FilterError, match=complaint.replace("(", r"\(")):
-        set_group(engine, TENANT, "bad", text)
+        set_group(engine, TENANT, SOMEBODY, "bad", text)
     assert list_groups(engine, TENANT, "", 10) == []
 
 
 def test_a_group_is_saved_again_under_its_name_and_counts_its_devices(engine: Engine) -> None:
-    set_group(engine, TENANT, "b", "site=north")
-    set_group(engine, TENANT, "a", "")
-    set_group(engine, TENANT, "b", "id=pump-*")
+    set_group(engine, TENANT, SOMEBODY, "b", "site=north")
+    set_group(engine, TENANT, SOMEBODY, "a", "")
+    set_group(engine, TENANT, SOMEBODY, "b", "id=pump-*")
     listed = list_groups(engine, TENANT, "", 10)
     assert [(one.name, one.filter, one.devices) for one in listed] == [("a", "", 5), ("b", "id=pump-*", 2)]
     assert [one.name for one in list_groups(engine, TENANT, "a", 10)] == ["b"]

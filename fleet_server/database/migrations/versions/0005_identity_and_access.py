@@ -18,6 +18,26 @@ _CERTIFICATE = ("key_sha256", "issuer", "trust_sha256", "revoked_reason", "enfor
 _UNENFORCED = sa.text("revoked_reason <> '' AND enforced_ms IS NULL")
 _UNUSED = ("approval", "proposal", "enrollment", "audit_record")
 
+# A hurdle for mistakes, not for whoever owns the table: they can drop a trigger. The chain proves.
+_APPEND_ONLY = {
+    "sqlite": (
+        """CREATE TRIGGER audit_record_update BEFORE UPDATE ON audit_record
+        BEGIN SELECT RAISE(ABORT, 'audit_record is append-only'); END""",
+        """CREATE TRIGGER audit_record_delete BEFORE DELETE ON audit_record
+        BEGIN SELECT RAISE(ABORT, 'audit_record is append-only'); END""",
+        # INSERT OR REPLACE deletes without asking the trigger above.
+        """CREATE TRIGGER audit_record_replace BEFORE INSERT ON audit_record
+        WHEN EXISTS (SELECT 1 FROM audit_record WHERE tenant = NEW.tenant AND number = NEW.number)
+        BEGIN SELECT RAISE(ABORT, 'audit_record is append-only'); END""",
+    ),
+    "postgresql": (
+        """CREATE FUNCTION audit_record_refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'audit_record is append-only'; END $$""",
+        """CREATE TRIGGER audit_record_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_record
+        FOR EACH STATEMENT EXECUTE FUNCTION audit_record_refuse()""",
+    ),
+}
+
 
 def upgrade() -> None:
     for table in _UNUSED:
@@ -54,6 +74,8 @@ def downgrade() -> None:
     for table in ("claim", "factory_batch", "hold", "device_tag", "approval_rule", *_UNUSED):
         op.drop_table(table)
     op.drop_index(op.f("ix_certificate_unenforced"), "certificate")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION audit_record_refuse()")
     op.drop_index(op.f("ix_certificate_key_sha256"), "certificate")
     op.drop_index(op.f("ix_person_tenant_subject"), "person")
     for table, columns in (("certificate", _CERTIFICATE), ("token", _TOKEN), ("person", _PERSON)):
@@ -158,6 +180,8 @@ def _audit() -> None:
         _refers("audit_record", ["tenant"], "tenant", ["id"]),
         sa.PrimaryKeyConstraint("tenant", "number", name=op.f("pk_audit_record")),
     )
+    for statement in _APPEND_ONLY[op.get_bind().dialect.name]:
+        op.execute(statement)
 
 
 def _as_before() -> None:
