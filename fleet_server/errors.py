@@ -20,11 +20,16 @@
     │   ├── TooLarge
     │   ├── NoCeremony   no keys were vouched for yet
     │   └── NoArtifact   no such thing was published
-    └── RolloutError     a move of the fleet that cannot be made
-        ├── FilterError      a group's filter that cannot be read
-        ├── RulesError       waves or limits that make no sense
-        ├── RolloutNotFound  no such group, artifact or rollout
-        └── RolloutConflict  the rollout's state, or another rollout, forbids it
+    ├── RolloutError     a move of the fleet that cannot be made
+    │   ├── FilterError      a group's filter that cannot be read
+    │   ├── RulesError       waves or limits that make no sense
+    │   ├── RolloutNotFound  no such group, artifact or rollout
+    │   └── RolloutConflict  the rollout's state, or another rollout, forbids it
+    └── ApprovalError    a change that cannot be proposed or decided on
+        ├── BadChange        it is not as its action takes it, or changes nothing
+        ├── NoProposal       no such proposal
+        ├── ProposalConflict its state, or what was agreed to, forbids it
+        └── NotYours         another person has to do this
 """
 
 
@@ -118,3 +123,23 @@ class RolloutNotFound(RolloutError):  # noqa: N818
 
 class RolloutConflict(RolloutError):  # noqa: N818
     """The rollout's own state, or another rollout, forbids it."""
+
+
+class ApprovalError(ServerError):
+    """A change cannot be proposed or decided on."""
+
+
+class BadChange(ApprovalError):  # noqa: N818 - what it is
+    """It is not as its action takes it, or it would change nothing."""
+
+
+class NoProposal(ApprovalError):  # noqa: N818
+    """No such proposal."""
+
+
+class ProposalConflict(ApprovalError):  # noqa: N818
+    """Its state, or that other words were agreed to, forbids it."""
+
+
+class NotYours(ApprovalError):  # noqa: N818
+    """Another person has to do this: one who did not ask for it, or who has the right everywhere."""

@@ -11,13 +11,17 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
+from fleet_server.access.actions import open_proposals
+from fleet_server.access.roles import Actor
 from fleet_server.api import (
+    approvals,
     artifacts,
     devices,
     escalations,
     events,
     groups,
     health,
+    proposals,
     rollouts,
     telemetry,
     updates,
@@ -40,6 +44,8 @@ _ROUTERS: Final = (
     updates.router,
     groups.router,
     rollouts.router,
+    proposals.router,
+    approvals.router,
     health.router,
 )
 
@@ -73,6 +79,7 @@ def run(config: ServerConfig, descriptor: int) -> None:
     """Answer on the inherited socket ``descriptor`` until SIGTERM."""
     engine = open_engine(config.database_url)
     open_office(engine, config).settle()
+    open_proposals(engine, config).settle(Actor.system("api"))
     app = create_app(engine, config)
     tls = config.api_tls or certificate_in(config.own_api_certificate)
     server = uvicorn.Server(

@@ -18,12 +18,16 @@ from starlette.exceptions import HTTPException
 from fleet_protocol.health import CATALOG
 from fleet_protocol.texts import _, mark
 from fleet_server.errors import (
+    BadChange,
     Conflict,
     CsrRefused,
     FilterError,
     NoArtifact,
     NoCeremony,
+    NoProposal,
     NotFound,
+    NotYours,
+    ProposalConflict,
     Refused,
     RolloutConflict,
     RolloutNotFound,
@@ -81,6 +85,10 @@ _FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
         "rollout_conflict",
         mark("Look at it with 'fleet rollout show ID'; wait for its end, or abort it."),
     ),
+    (BadChange, 422, "bad_change", mark("Correct what the message names, and propose it again.")),
+    (NoProposal, 404, "not_found", mark("See what is proposed: fleet proposal list.")),
+    (NotYours, 403, "not_yours", mark("Ask another person who has the right.")),
+    (ProposalConflict, 409, "proposal_conflict", mark("Look at it with 'fleet proposal show ID'.")),
     (ServerError, 500, "server_error", mark("Look at the server's log; the message says what to do.")),
 )
 

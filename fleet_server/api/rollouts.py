@@ -2,15 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import Kind
-from fleet_server.api.centre import Limit, Proposer, Reader, Server, Stopper
+from fleet_server.access.proposal_pages import ProposalPage
+from fleet_server.access.roles import Caller, Permission
+from fleet_server.api.centre import Changes, Limit, Proposer, Reader, Reason, Server, Stopper
+from fleet_server.api.proposing import MADE, Why, Wish, propose
 from fleet_server.updates import rollouts as moves
+from fleet_server.updates.changes import RESUME, START
 from fleet_server.updates.rollout_pages import RolloutPage, RolloutSummary, get_rollout, list_rollouts
-from fleet_server.updates.rollout_rules import MAX_SOAK_S, MAX_WAVES, Rules
-from fleet_server.updates.rollouts import Action, Order
+from fleet_server.updates.rollout_rules import MAX_SOAK_S, MAX_WAVES
+from fleet_server.updates.rollouts import Action
 
 router = APIRouter(prefix="/v1/rollouts", tags=["rollouts"])
 
@@ -27,7 +31,7 @@ class NewRollout(BaseModel):
     waves: list[str] = Field(default=["100%"], min_length=1, max_length=MAX_WAVES)
     max_failures: int = Field(default=0, ge=0, le=1_000_000)
     soak_s: int = Field(default=0, ge=0, le=MAX_SOAK_S)
-    reason: str = Field(min_length=1, max_length=200)
+    reason: Reason
 
 
 class RolloutList(BaseModel):
@@ -37,12 +41,12 @@ class RolloutList(BaseModel):
     next_after: str | None
 
 
-@router.post("", status_code=201)
-def start_rollout(_caller: Proposer, server: Server, new: NewRollout) -> RolloutPage:
-    """Cut the group into waves and begin."""
-    rules = Rules(waves=tuple(new.waves), max_failures=new.max_failures, soak_s=new.soak_s)
-    order = Order(new.group, new.kind, new.name, new.release, rules, new.reason)
-    return _page(server, moves.start(server.engine, server.config.tenant, order))
+@router.post("", status_code=202, responses=MADE)
+def start_rollout(caller: Proposer, changes: Changes, new: NewRollout, response: Response) -> ProposalPage:
+    """Propose to cut the group into waves and begin; the rollout then has the proposal's id."""
+    rules = {"waves": new.waves, "max_failures": new.max_failures, "soak_s": new.soak_s}
+    arguments = new.model_dump(include={"group", "kind", "name", "release", "reason"}) | {"rules": rules}
+    return propose(changes, caller, Wish(START, arguments, new.reason), response)
 
 
 @router.get("")
@@ -61,25 +65,28 @@ def rollout_page(_caller: Reader, server: Server, rollout: RolloutId) -> Rollout
 
 
 @router.post("/{rollout}/pause")
-def pause_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
+def pause_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """Open no further wave; devices that are under way go on."""
-    return _act(server, rollout, Action.PAUSE)
+    return _act(caller, server, rollout, Action.PAUSE)
 
 
-@router.post("/{rollout}/resume")
-def resume_rollout(_caller: Proposer, server: Server, rollout: RolloutId) -> RolloutPage:
-    """Go on after a pause."""
-    return _act(server, rollout, Action.RESUME)
+@router.post("/{rollout}/resume", status_code=202, responses=MADE)
+def resume_rollout(
+    caller: Proposer, changes: Changes, rollout: RolloutId, why: Why, response: Response
+) -> ProposalPage:
+    """Propose to go on after a pause."""
+    return propose(changes, caller, Wish(RESUME, {"rollout": rollout}, why.reason), response)
 
 
 @router.post("/{rollout}/abort")
-def abort_rollout(_caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
+def abort_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """End it: no device that has not begun gets the artifact any more."""
-    return _act(server, rollout, Action.ABORT)
+    return _act(caller, server, rollout, Action.ABORT)
 
 
-def _act(server: Server, rollout: str, action: Action) -> RolloutPage:
-    moves.act(server.engine, server.config.tenant, rollout, action)
+def _act(caller: Caller, server: Server, rollout: str, action: Action) -> RolloutPage:
+    actor = caller.actor(Permission.CHANGE_STOP)
+    moves.act(server.engine, server.config.tenant, rollout, action, actor)
     return _page(server, rollout)
 
 

@@ -2,20 +2,24 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
 from fleet_protocol.texts import _
-from fleet_server.api.centre import Publisher, Reader, TrustManager, Updates
-from fleet_server.errors import Refused, TooLarge
+from fleet_server.access.proposal_pages import ProposalPage
+from fleet_server.access.roles import Caller, Permission
+from fleet_server.api.centre import Changes, Publisher, Reader, Server, TrustManager, Updates
+from fleet_server.api.proposing import Wish, propose
+from fleet_server.errors import BadChange, Refused, TooLarge
 from fleet_server.updates.export import write_bundle
 from fleet_server.updates.online import refusing
-from fleet_server.updates.repository import newest_root, versions
+from fleet_server.updates.publications import CEREMONY, PUBLISH, publish_at_once, takes_approval
+from fleet_server.updates.repository import newest_root
 from fleet_signing import ceremony
 from fleet_signing.ceremony import MAX_BUNDLE, Bundle
 from fleet_signing.ceremony import Request as CeremonyRequest
@@ -26,6 +30,12 @@ router = APIRouter(prefix="/v1/updates", tags=["updates"])
 _DOCUMENT: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
 }
+_PROPOSED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": ProposalPage, "description": "It waits for somebody's approval."},
+    201: {"model": ProposalPage, "description": "No approval is needed here: it was done."},
+}
+
+MaybeReason = Annotated[str, Query(max_length=200, description="Why, where it takes an approval.")]
 
 
 class Roots(BaseModel):
@@ -61,11 +71,20 @@ def roots(_caller: Reader, updates: Updates) -> Roots:
     )
 
 
-@router.post("/roots", openapi_extra=_DOCUMENT)
-async def import_ceremony(_caller: TrustManager, updates: Updates, request: Request) -> Published:
-    """Publish what a key ceremony has signed: roots, targets and delegated roles."""
+@router.post("/roots", openapi_extra=_DOCUMENT, responses=_PROPOSED)
+async def import_ceremony(
+    caller: TrustManager,
+    server: Server,
+    updates: Updates,
+    changes: Changes,
+    request: Request,
+    response: Response,
+    reason: MaybeReason = "",
+) -> Published | ProposalPage:
+    """Propose to publish what a key ceremony has signed; the first one of a server is published at once."""
     bundle = await _bundle(request)
-    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle)))
+    publication = _Publication(CEREMONY, bundle, reason, Permission.TRUST_MANAGE)
+    return await run_in_threadpool(_publish, caller, server, updates, changes, publication, response)
 
 
 @router.get("/metadata", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
@@ -74,14 +93,23 @@ def published_metadata(_caller: Reader, updates: Updates) -> Response:
     return Response(ceremony.encode_bundle(updates.repository.require()), media_type="application/json")
 
 
-@router.post("/metadata", openapi_extra=_DOCUMENT)
-async def publish_metadata(_caller: Publisher, updates: Updates, request: Request) -> Published:
-    """Publish delegated roles in their next version; the bytes of what they vouch for are here."""
+@router.post("/metadata", openapi_extra=_DOCUMENT, responses=_PROPOSED)
+async def publish_metadata(
+    caller: Publisher,
+    server: Server,
+    updates: Updates,
+    changes: Changes,
+    request: Request,
+    response: Response,
+    reason: MaybeReason = "",
+) -> Published | ProposalPage:
+    """Publish models in their next version, or propose to publish policies; their bytes are here."""
     bundle = await _bundle(request)
     if bundle.image_roots or bundle.director_roots:
         raise Refused(_("roots are published by importing a ceremony: 'fleet key import'"))
     updates.repository.require_vouched()
-    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle)))
+    publication = _Publication(PUBLISH, bundle, reason, Permission.ARTIFACT_PUBLISH)
+    return await run_in_threadpool(_publish, caller, server, updates, changes, publication, response)
 
 
 @router.get("/bundles/{device}", response_class=FileResponse)
@@ -95,6 +123,34 @@ def device_bundle(_caller: Reader, updates: Updates, device: str) -> FileRespons
         path.unlink()
         raise
     return FileResponse(path, media_type="application/x-tar", background=BackgroundTask(path.unlink))
+
+
+class _Publication(NamedTuple):
+    """What is to be published, and by which right."""
+
+    action: str
+    bundle: Bundle
+    reason: str
+    permission: Permission
+
+
+def _publish(
+    caller: Caller,
+    server: Server,
+    updates: Updates,
+    changes: Changes,
+    publication: _Publication,
+    response: Response,
+) -> Published | ProposalPage:
+    bundle = publication.bundle
+    if not takes_approval(updates.repository.current(), bundle):
+        actor = caller.actor(publication.permission)
+        done = publish_at_once(server.engine, server.config.tenant, updates, bundle, actor)
+        return Published(versions=done)
+    if not publication.reason:
+        raise BadChange(_("say why: this takes somebody else's approval (the parameter 'reason')"))
+    arguments = {"document": ceremony.encode_bundle(bundle).decode()}
+    return propose(changes, caller, Wish(publication.action, arguments, publication.reason), response)
 
 
 async def _bundle(request: Request) -> Bundle:
