@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from fleet_console import tables
-from fleet_console.commands import calibrating, enrolling, keys, opening, publishing, rollouts
+from fleet_console.commands import calibrating, enrolling, keys, opening, proposals, publishing, rollouts
 from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.errors import ConsoleError, UsageError
@@ -35,10 +35,12 @@ app.add_typer(keys.app, name="key")
 app.add_typer(publishing.publish_app, name="publish")
 app.add_typer(publishing.artifact_app, name="artifact")
 app.add_typer(publishing.bundle_app, name="bundle")
-app.command("assign", help=_("Let one device have one release, outside any rollout."))(publishing.assign)
-app.command("unassign", help=_("Let one device be given nothing of a name any more."))(publishing.unassign)
+app.command("assign", help=_("Ask that one device has one release, outside any rollout."))(publishing.assign)
+app.command("unassign", help=_("Ask that one device is given nothing of a name."))(publishing.unassign)
 app.add_typer(rollouts.group_app, name="group")
 app.add_typer(rollouts.rollout_app, name="rollout")
+app.add_typer(proposals.proposal_app, name="proposal")
+app.add_typer(proposals.rule_app, name="approval-rule")
 opening.register(app)
 app.add_typer(calibrating.app)
 

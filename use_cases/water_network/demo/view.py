@@ -124,8 +124,13 @@ def _story(view: CityView) -> Text:
 def _rollout(rollout: dict[str, Any]) -> str:
     counts = rollout["counts"]
     moving = " ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return _("{name} {release}: {state}; {moving}; {reason}, for {group}").format(
-        **{key: rollout[key] for key in ("name", "release", "state", "reason", "group")}, moving=moving
+    people = _("asked by {asker}, approved by {approvers}").format(
+        asker=rollout["asked_by"], approvers=", ".join(rollout["approved_by"])
+    )
+    return _("{name} {release}: {state}; {moving}; {people}; {reason}, for {group}").format(
+        **{key: rollout[key] for key in ("name", "release", "state", "reason", "group")},
+        moving=moving,
+        people=people,
     )
 
 
