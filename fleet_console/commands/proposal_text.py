@@ -139,7 +139,7 @@ def _said(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_said(each)}" for key, each in value.items())
+        return ", ".join(f"{key} × {_said(each)}" for key, each in value.items())
     if isinstance(value, list):
         return f"[{', '.join(map(_said, value))}]"
     return str(value)

@@ -107,7 +107,7 @@ def plan_resume(session: Session, tenant: str, _identity: str, arguments: Argume
     diff = (
         Difference("rollout", None, rollout),
         Difference("state", RolloutState.PAUSED, RolloutState.RUNNING),
-        Difference(goal, _releases(devices), {str(artifact.release): len(devices)}),
+        Difference(goal, _releases(devices), {_release(artifact.release): len(devices)}),
         Difference("sha256", None, artifact.sha256),
     )
 
@@ -194,9 +194,10 @@ def _of_start(
     order: Order, outlook: Outlook, devices: Sequence[Touched], group_filter: str
 ) -> tuple[Difference, ...]:
     artifact = outlook.artifact
+    after = {_release(artifact.release): len(devices)}
     waves = [list(wave) for wave in outlook.waves]
     return (
-        Difference(f"{order.kind} {order.name}", _releases(devices), {str(artifact.release): len(devices)}),
+        Difference(f"{order.kind} {order.name}", _releases(devices), after),
         Difference("version", None, artifact.version),
         Difference("sha256", None, artifact.sha256),
         Difference("group", None, order.group),
@@ -234,5 +235,9 @@ def _plan_one(session: Session, tenant: str, asked: DeviceArguments, artifact: A
 
 
 def _releases(devices: Iterable[Touched]) -> dict[str, int]:
-    """How many devices are to have which release; 0 for none."""
-    return dict(Counter(str(device.has or 0) for device in devices))
+    """How many devices are to have which release."""
+    return dict(Counter(_release(device.has) for device in devices))
+
+
+def _release(number: int | None) -> str:
+    return f"release {number}" if number else "none"

@@ -125,7 +125,7 @@ def test_another_person_approves_and_it_happens_with_its_records(desk: Desk) -> 
         ("gw-01", None, None),
     ]
     (what,) = [line for line in page.diff if line.field == "model leak"]
-    assert (what.before, what.after) == ({"1": 1, "0": 3}, {"2": 4})
+    assert (what.before, what.after) == ({"release 1": 1, "none": 3}, {"release 2": 4})
     assert desk.rollouts() == []
     assert desk.approve(desk.anna, identity) == "executed"
     assert desk.rollouts() == [identity]

@@ -181,7 +181,7 @@ def test_the_command_line_tells_the_same(client: httpx.Client, centre: Centre) -
                   "--max-failures", "4", "--reason", "better", *where)  # fmt: skip
     identity = asked.stdout.split(":")[0]
     assert f"{identity}: rollout.start, proposed" in asked.stdout
-    assert "model leak: 0: 4 → 2: 4" in asked.stdout
+    assert "model leak: none × 4 → release 2 × 4" in asked.stdout
     assert f"fleet proposal approve {identity}" in asked.stdout
     assert fleet("proposal", "approve", identity, "--yes", *where).returncode == 1
     file = config.data / "anna.token"
