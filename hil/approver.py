@@ -35,13 +35,15 @@ class Approver:
         """Give her an account with the role of an approver, and her token into its file."""
         config = load(self._data)
         token = secrets.token_urlsafe(32)
-        whose = {"tenant": config.tenant, "person": NAME}
+        tenant, now_ms = config.tenant, wall_ms()
         engine = open_engine(config.database_url)
         with writing(engine) as session:
-            session.add(Person(tenant=config.tenant, id=NAME, name=NAME, created_ms=wall_ms()))
+            session.add(Person(tenant=tenant, id=NAME, name=NAME, created_ms=now_ms))
             session.flush()
-            session.add(Role(**whose, role=RoleName.APPROVER))
-            session.add(Token(**whose, sha256=digest(token), name="console", created_ms=wall_ms()))
+            session.add(Role(tenant=tenant, person=NAME, role=RoleName.APPROVER))
+            session.add(
+                Token(tenant=tenant, person=NAME, sha256=digest(token), name="first", created_ms=now_ms)
+            )
         engine.dispose()
         write_durably(self._token, token.encode() + b"\n")
 
