@@ -19,8 +19,8 @@ def standing(session: Session, tenant: str, person: str) -> Caller:
 
 
 def reaches(session: Session, caller: Caller, permission: Permission, radius: Radius) -> bool:
-    """Whether ``caller`` has the right on everything that a change reaches."""
-    if radius.everywhere or caller.may_everywhere(permission):
+    """Whether ``caller`` has the right on all that a change reaches; nothing in sight counts as everything."""
+    if radius.everywhere or not radius.sites or caller.may_everywhere(permission):
         return caller.may_everywhere(permission)
     if not radius.devices:
         return all(caller.may_on(permission, site, ()) for site in radius.sites)

@@ -26,7 +26,7 @@ from fleet_server.database.models import (
 from fleet_server.database.parts import in_parts
 from fleet_server.errors import BadChange
 from fleet_server.updates import assigning, assignments, rollouts
-from fleet_server.updates.rollout_decision import MemberState, RolloutState
+from fleet_server.updates.rollout_decision import RolloutState
 from fleet_server.updates.rollout_rules import Rules
 from fleet_server.updates.rollouts import Order, Outlook
 
@@ -84,7 +84,7 @@ def plan_start(session: Session, tenant: str, identity: str, arguments: Argument
 
 
 def plan_resume(session: Session, tenant: str, _identity: str, arguments: Arguments) -> Plan:
-    """A paused rollout as it would go on, to the devices that wait.
+    """A paused rollout as it would go on, with all its devices: one that has failed meanwhile counts.
 
     Raises:
         RolloutError: there is none, or it is not paused.
@@ -92,17 +92,17 @@ def plan_resume(session: Session, tenant: str, _identity: str, arguments: Argume
     rollout = read(arguments, RolloutArguments).rollout
     row = rollouts.require_paused(session, tenant, rollout)
     artifact = session.get_one(Artifact, (tenant, row.artifact))
-    waiting = session.exec(
+    members = session.exec(
         select(Device)
         .join(
             RolloutMember,
             (col(RolloutMember.tenant) == Device.tenant) & (col(RolloutMember.device) == Device.id),
         )
         .where(RolloutMember.tenant == tenant, RolloutMember.rollout == rollout)
-        .where(RolloutMember.state == MemberState.WAITING)
+        .where(RolloutMember.wave != rollouts.LEFT_OUT)
         .order_by(col(Device.id))
     ).all()
-    devices = touched(session, tenant, waiting, (Kind(artifact.kind), artifact.name))
+    devices = touched(session, tenant, members, (Kind(artifact.kind), artifact.name))
     goal = f"{artifact.kind} {artifact.name}"
     diff = (
         Difference("rollout", None, rollout),

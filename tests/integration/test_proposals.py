@@ -380,7 +380,9 @@ def test_a_rollout_that_is_held_up_goes_on_by_approval(desk: Desk) -> None:
     move_on(desk.engine)
     act(desk.engine, identity, Act.PAUSE)
     asked = desk.propose("rollout.resume", {"rollout": identity})
-    assert desk.page(asked).proposal.devices == 3
+    assert desk.page(asked).proposal.devices == 4
+    with pytest.raises(NotYours):
+        desk.approve(desk.person("nora", site="north"), asked)
     other = desk.propose("rollout.resume", {"rollout": identity})
     assert desk.approve(desk.anna, asked) == "executed"
     assert desk.approve(desk.anna, other) == "stale"
