@@ -19,7 +19,7 @@ def standing(session: Session, tenant: str, person: str) -> Caller:
 
 
 def reaches(session: Session, caller: Caller, permission: Permission, radius: Radius) -> bool:
-    """Whether ``caller`` has the right on all that a change reaches; nothing in sight counts as everything."""
+    """Whether ``caller`` has the right on all that a change reaches; no site is everything."""
     if radius.everywhere or not radius.sites or caller.may_everywhere(permission):
         return caller.may_everywhere(permission)
     if not radius.devices:
