@@ -418,6 +418,13 @@ _CODES: Final = (
         mark("The process that answers devices' questions is not running; their local answers stand."),
         mark("Look at the server's log; it is started again by itself."),
     ),
+    HealthCode(
+        "access.break_glass",
+        Severity.CRITICAL,
+        mark("Somebody broke the glass"),
+        mark("A change was carried out without the approvals that it takes."),
+        mark("Look at it with 'fleet proposal show ID'; whoever did not do it acknowledges it there."),
+    ),
 )
 
 CATALOG: Final = {entry.code: entry for entry in _CODES}

@@ -164,10 +164,16 @@ def _add_escalation(serve: argparse.ArgumentParser) -> None:
         help=_("a server that runs it (Open Inference Protocol v2); '' for this server itself (default)"),
     )
     serve.add_argument(
-        "--device-questions-per-hour", type=float, metavar="N", help=_("of one device; default 3600")
+        "--device-questions-per-hour",
+        type=float,
+        metavar="N",
+        help=_("of one device; default 3600; an approved proposal changes it"),
     )
     serve.add_argument(
-        "--tenant-questions-per-hour", type=float, metavar="N", help=_("of all devices; default 36000")
+        "--tenant-questions-per-hour",
+        type=float,
+        metavar="N",
+        help=_("of all devices; default 36000; as above"),
     )
 
 

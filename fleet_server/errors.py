@@ -17,6 +17,7 @@
     │   ├── NotFound
     │   ├── Conflict
     │   ├── RevocationConflict   it is not in the state that is to be changed
+    │   ├── ManyRevocations      more than one person puts out alone
     │   ├── EnrollmentRefused    it asks for what it shall not have
     │   └── LimitReached         as many as there may be
     ├── DeviceRefused    a device that is not given what it asks for over HTTPS
@@ -34,11 +35,16 @@
     │   ├── LoginRefused     nobody was recognized
     │   ├── NoIssuer         OIDC is not set up
     │   └── IssuerDown       the OIDC issuer cannot be asked
-    └── RolloutError     a move of the fleet that cannot be made
-        ├── FilterError      a group's filter that cannot be read
-        ├── RulesError       waves or limits that make no sense
-        ├── RolloutNotFound  no such group, artifact or rollout
-        └── RolloutConflict  the rollout's state, or another rollout, forbids it
+    ├── RolloutError     a move of the fleet that cannot be made
+    │   ├── FilterError      a group's filter that cannot be read
+    │   ├── RulesError       waves or limits that make no sense
+    │   ├── RolloutNotFound  no such group, artifact or rollout
+    │   └── RolloutConflict  the rollout's state, or another rollout, forbids it
+    └── ApprovalError    a change that cannot be proposed or decided on
+        ├── BadChange        it is not as its action takes it, or changes nothing
+        ├── NoProposal       no such proposal
+        ├── ProposalConflict its state, or what was agreed to, forbids it
+        └── NotYours         another person has to do this
 """
 
 
@@ -100,6 +106,10 @@ class Conflict(RegistryError):  # noqa: N818
 
 class RevocationConflict(RegistryError):  # noqa: N818
     """What a device may prove with is not in the state that is to be changed."""
+
+
+class ManyRevocations(RegistryError):  # noqa: N818
+    """Somebody has put out as many devices as they may without anybody else."""
 
 
 class LimitReached(RegistryError):  # noqa: N818
@@ -203,3 +213,23 @@ class RolloutNotFound(RolloutError):  # noqa: N818
 
 class RolloutConflict(RolloutError):  # noqa: N818
     """The rollout's own state, or another rollout, forbids it."""
+
+
+class ApprovalError(ServerError):
+    """A change cannot be proposed or decided on."""
+
+
+class BadChange(ApprovalError):  # noqa: N818 - what it is
+    """It is not as its action takes it, or it would change nothing."""
+
+
+class NoProposal(ApprovalError):  # noqa: N818
+    """No such proposal."""
+
+
+class ProposalConflict(ApprovalError):  # noqa: N818
+    """Its state, or that other words were agreed to, forbids it."""
+
+
+class NotYours(ApprovalError):  # noqa: N818
+    """Another person has to do this: one who did not ask for it, or who has the right everywhere."""

@@ -1,4 +1,4 @@
-"""The guard: sees to it that nobody stays whom the fleet has put out, and puts out who floods it.
+"""The guard: nobody stays whom the fleet has put out, who floods it is put out, and the record is signed.
 
 A process of its own, so that neither a busy ingest nor a stuck API delays it. It keeps nothing that
 matters in memory: killed at any moment, it goes on with what the database says is not done.
@@ -15,6 +15,7 @@ from sqlmodel import Session, col, func, select
 
 from fleet_protocol.texts import _
 from fleet_protocol.topics import SERVICE_PREFIX
+from fleet_server.access.notary import CheckpointKeeper
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
@@ -46,6 +47,7 @@ class Guard:
         self._engine: Final = engine
         self._revocation: Final = Revocation(engine, config)
         self._quarantine: Final = Quarantine(engine)
+        self._checkpoints: Final = CheckpointKeeper(engine, config)
         self._notes: Final = Notes(engine, GUARD, (_STUCK,))
         self._failure = ""
         self._failing_since_ms: int | None = None
@@ -64,6 +66,8 @@ class Guard:
         except SQLAlchemyError:
             return  # nothing can be written either
         self._notes.keep(raised, time.monotonic())
+        # Last: a share that hangs may take its seconds, and nobody waits behind it.
+        self._checkpoints.tend(wall_ms())
 
     def _fail(self, reason: str) -> None:
         self._failure = reason

@@ -140,6 +140,10 @@ class Fleet(Step, frozen=True, kw_only=True, tag="fleet"):
     says: str = ""
 
 
+class Approve(Step, frozen=True, kw_only=True, tag="approve"):
+    """Another person approves whatever waits for an approval; something does."""
+
+
 class Release(Step, frozen=True, kw_only=True, tag="release"):
     """Make a release of a model, good or with a flaw, in ``{out}/releases/NAME-RELEASE``."""
 
@@ -182,7 +186,7 @@ class Await(Step, frozen=True, kw_only=True, tag="await"):
 
 
 AnyStep = (
-    Kill | CutPower | Start | Freeze | Thaw | Link | Sensor | Disk | Clock | Fleet | Release | Steal
+    Kill | CutPower | Start | Freeze | Thaw | Link | Sensor | Disk | Clock | Fleet | Approve | Release | Steal
     | Serve | Await
 )  # fmt: skip
 

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from fleet_protocol.texts import _
 from hil import releases
+from hil.approver import Approver
 from hil.errors import StepFailed
 from hil.installation import REPOSITORY, Installation, Post
 from hil.relay import Conditions
 from hil.scenario import (
     AnyStep,
+    Approve,
     Await,
     Clock,
     CutPower,
@@ -134,6 +136,12 @@ class Doer:
                     arguments=" ".join(step.arguments), code=done.returncode, said=said.strip()[-600:]
                 )
             )
+
+    def _approve(self, _step: Approve) -> None:
+        installation = self._installation
+        token = installation.folder / "approver.token"
+        if not Approver(installation.server_data, token, installation.fleet).approve():
+            raise StepFailed(_("nothing waits for an approval"))
 
     def _release(self, step: Release) -> None:
         releases.write(

@@ -11,8 +11,9 @@ from typing import Annotated, Final
 import typer
 from securesystemslib.signer import CryptoSigner
 
-from fleet_console.commands import passphrases
+from fleet_console.commands import passphrases, proposal_text
 from fleet_console.commands.options import AsJson, placed, show, tell
+from fleet_console.commands.proposing import Wait, say
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place
 from fleet_protocol.device_folder import DIRECTOR_ROOT, IMAGE_ROOT, section
@@ -84,10 +85,14 @@ def hold(
         with place.connect() as centre:
             asked = ceremony.decode_request(centre.read("/v1/updates/keys"))
             bundle = _hold(keys_folder, asked)
-            centre.send("POST", "/v1/updates/roots", ceremony.encode_bundle(bundle))
+            content = ceremony.encode_bundle(bundle)
+            answer = centre.send("POST", "/v1/updates/roots", content, reason=_("a key ceremony"))
         done = _("The server has its roots. Lock the root keys away; whoever publishes needs {keys}.").format(
             keys=", ".join(f"{role}{SUFFIX}" for role in OFFLINE_ROLES[1:])
         )
+        if "proposal" in answer.content:
+            tell(proposal_text.next_step(answer.content["proposal"]))
+            done = _("The ceremony is held; the server takes it once somebody has approved it.")
     version = bundle.image_roots[-1].signed.version
     found = {"keys": str(keys_folder), "root": version, "fingerprint": ceremony.fingerprint(asked.online)}
     show(found, done, as_json=as_json)
@@ -99,15 +104,23 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=_("What 'fleet key ceremony' wrote."))],
     *,
     place: Place,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help=_("Why; all but the first one take somebody's approval."))
+    ] = "",
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """The server checks every signature before it takes anything."""
     content = _read(file)
     ceremony.decode_bundle(content)
     with place.connect() as centre:
-        answer = centre.send("POST", "/v1/updates/roots", content).content
-    text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
-    show(answer, _("Published: {versions}").format(versions=text), as_json=as_json)
+        answer = centre.send("POST", "/v1/updates/roots", content, reason=reason)
+        if "proposal" in answer.content:
+            say(centre, answer, _("The server has its roots."), wait=wait, as_json=as_json)
+        else:
+            versions = answer.content["versions"].items()
+            text = ", ".join(f"{name} {version}" for name, version in versions)
+            show(answer.content, _("Published: {versions}").format(versions=text), as_json=as_json)
 
 
 @app.command("roots", help=_("Write the roots that a device pins, for one that was added before."))

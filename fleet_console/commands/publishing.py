@@ -5,8 +5,9 @@ this machine, and hands the signed metadata to the server last.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -17,7 +18,8 @@ from tuf.api.metadata import Metadata, Targets
 from fleet_console import tables
 from fleet_console.commands import passphrases
 from fleet_console.commands.options import AsJson, placed, show, tell
-from fleet_console.sources.http import Place, Server
+from fleet_console.commands.proposing import Reason, Wait, say
+from fleet_console.sources.http import Answer, Place, Server
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import DELEGATIONS, Kind
 from fleet_protocol.texts import _
@@ -52,7 +54,8 @@ def publish_model(
     """Check, upload, sign, publish."""
     artifact = artifacts.of_model(folder)
     with place.connect() as centre:
-        _publish(centre, artifact, keys, as_json=as_json)
+        published = _publish(centre, artifact, keys, "")
+        published.say(as_json=as_json)
 
 
 @publish_app.command("policy", help=_("Publish a policy."))
@@ -65,12 +68,18 @@ def publish_policy(
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help=_("The model that it is for, to check it against."))
     ] = None,
+    reason: Reason,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check, upload, sign, publish. The server checks it against the newest release of its model."""
+    """Check, upload, sign, and ask to publish. The server checks it against its model's newest release."""
     artifact = artifacts.of_policy(artifacts.read(file), _manifest(model) if model else None)
     with place.connect() as centre:
-        _publish(centre, artifact, keys, as_json=as_json)
+        published = _publish(centre, artifact, keys, reason)
+        if published.is_proposed:
+            say(centre, published.answer, published.text, wait=wait, as_json=as_json)
+        else:
+            published.say(as_json=as_json)
 
 
 @artifact_app.command("list", help=_("List what is published."))
@@ -83,22 +92,25 @@ def list_artifacts(*, place: Place, as_json: AsJson = False) -> None:
 
 
 @placed
-def assign(
+def assign(  # noqa: PLR0913 - the command's options
     device: Device,
     kind: KindName,
     name: Name,
     release: Annotated[int, typer.Argument(min=1, metavar="RELEASE", help=_("Its release."))],
     *,
     place: Place,
+    reason: Reason,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """One release for one device."""
-    with place.connect() as centre:
-        answer = centre.put(f"/v1/devices/{device}/assignments/{kind}/{name}", {"release": release}).content
     text = _("{device} shall have {kind} {name} release {release}").format(
         device=device, kind=kind, name=name, release=release
     )
-    show(answer, text, as_json=as_json)
+    body = {"release": release, "reason": reason}
+    with place.connect() as centre:
+        answer = centre.put(f"/v1/devices/{device}/assignments/{kind}/{name}", body)
+        say(centre, answer, text, wait=wait, as_json=as_json)
 
 
 @placed
@@ -108,13 +120,15 @@ def unassign(
     name: Name,
     *,
     place: Place,
+    reason: Reason,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Nothing of that name for one device any more; what it runs goes on running."""
-    with place.connect() as centre:
-        answer = centre.delete(f"/v1/devices/{device}/assignments/{kind}/{name}").content
     text = _("{device} is given no {kind} {name} any more").format(device=device, kind=kind, name=name)
-    show(answer, text, as_json=as_json)
+    with place.connect() as centre:
+        answer = centre.delete(f"/v1/devices/{device}/assignments/{kind}/{name}", reason=reason)
+        say(centre, answer, text, wait=wait, as_json=as_json)
 
 
 @bundle_app.command("export", help=_("Write everything that a device needs for its updates into one file."))
@@ -133,7 +147,25 @@ def export_bundle(
     show({"bundle": str(out), "device": device, "size": size}, text, as_json=as_json)
 
 
-def _publish(centre: Server, artifact: Artifact, keys: Path, *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What came of publishing: the upload as the server took it, and its word on the metadata."""
+
+    upload: Any
+    answer: Answer
+    text: str
+
+    @property
+    def is_proposed(self) -> bool:
+        """Whether somebody else has a say in it."""
+        return "proposal" in self.answer.content
+
+    def say(self, *, as_json: bool) -> None:
+        """Tell that it is published."""
+        show(self.upload, self.text, as_json=as_json)
+
+
+def _publish(centre: Server, artifact: Artifact, keys: Path, reason: str) -> _Published:
     target = artifact.target
     role = DELEGATIONS[target.description.kind]
     signer = passphrases.open_key(keys / f"{role}{SUFFIX}").signer
@@ -141,15 +173,18 @@ def _publish(centre: Server, artifact: Artifact, keys: Path, *, as_json: bool) -
     base = _base(centre, role, signer, last)
     is_new = not image.holds(base.signed, target)
     signed = image.add(base, target, [signer], now()) if is_new else base
-    answer = centre.upload(f"/v1/artifacts/{target.path}", _parts(artifact), len(artifact.content)).content
-    centre.send("POST", "/v1/updates/metadata", ceremony.encode_bundle(Bundle((), (), {role: signed})))
-    write_durably(last, encode(signed), 0o644)
+    upload = centre.upload(f"/v1/artifacts/{target.path}", _parts(artifact), len(artifact.content)).content
+    document = ceremony.encode_bundle(Bundle((), (), {role: signed}))
+    answer = centre.send("POST", "/v1/updates/metadata", document, reason=reason)
     text = (
         _("{path} is published, {size} bytes, SHA-256 {sha256}")
         if is_new
         else _("{path} was published already, {size} bytes, SHA-256 {sha256}")
     )
-    show(answer, text.format(**answer), as_json=as_json)
+    published = _Published(upload, answer, text.format(**upload))
+    if not published.is_proposed:
+        write_durably(last, encode(signed), 0o644)
+    return published
 
 
 def _base(centre: Server, role: str, signer: CryptoSigner, last: Path) -> Metadata[Targets]:

@@ -63,6 +63,8 @@ def page(content: Mapping[str, Any], now_ms: int) -> str:
     rollout = content["rollout"]
     facts = [
         (_("reason"), rollout["reason"]),
+        (_("asked by"), rollout["asked_by"] or "-"),
+        (_("approved by"), ", ".join(rollout["approved_by"]) or "-"),
         (_("began"), age(rollout["created_ms"], now_ms)),
         (_("ended"), age(rollout["ended_ms"], now_ms)),
         (

@@ -8,6 +8,7 @@ from fleet_console.commands import rollout_text
 from fleet_console.commands.confirming import confirm_by_typing
 from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
+from fleet_console.commands.proposing import Reason, Wait, say
 from fleet_console.commands.rollout_watch import watch
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place, Server
@@ -45,14 +46,14 @@ def list_groups(*, place: Place, as_json: AsJson = False) -> None:
     show(answer.content, rollout_text.groups(answer.content, answer.now_ms), as_json=as_json)
 
 
-@rollout_app.command("start", help=_("Move a group to a release, wave by wave."))
+@rollout_app.command("start", help=_("Ask to move a group to a release, wave by wave."))
 @placed
 def start(  # noqa: PLR0913 - the command's options
     *,
     place: Place,
     group: Annotated[str, typer.Option(metavar="GROUP", help=_("Who gets it."))],
     release: Annotated[int, typer.Option(min=1, metavar="N", help=_("Which release of it."))],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help=_("Why, for whoever asks later."))],
+    reason: Reason,
     model: Annotated[str | None, typer.Option(metavar="NAME", help=_("The model."))] = None,
     policy: Annotated[str | None, typer.Option(metavar="NAME", help=_("Or the policy."))] = None,
     wave: Annotated[
@@ -65,9 +66,10 @@ def start(  # noqa: PLR0913 - the command's options
     soak: Annotated[
         str, typer.Option(metavar="TIME", help=_("From the end of a wave to the next: 60s, 15m, 24h."))
     ] = "60s",
+    wait: Annotated[bool, typer.Option("--wait", help=_("Wait for the approval, then watch it go."))] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a rollout."""
+    """Ask for a rollout."""
     kind, name = _what(model, policy)
     body = {
         "group": group,
@@ -80,8 +82,12 @@ def start(  # noqa: PLR0913 - the command's options
         "reason": reason,
     }
     with place.connect() as centre:
-        page = centre.post("/v1/rollouts", body).content
-    _say(page, _("It has begun. See it go: fleet rollout watch {id}"), as_json=as_json)
+        answer = centre.post("/v1/rollouts", body)
+        identity = answer.content["proposal"]["id"]
+        done = _("It has begun. See it go: fleet rollout watch {id}").format(id=identity)
+        say(centre, answer, done, wait=wait, as_json=as_json)
+        if wait:
+            _watch(centre, identity, as_json=as_json)
 
 
 @rollout_app.command("list", help=_("List the rollouts, the newest first."))
@@ -117,9 +123,7 @@ def watch_rollout(
 ) -> None:
     """Watch until the end."""
     with place.connect() as centre:
-        state = watch(centre, identity, as_json=as_json)
-    if state != rollout_text.DONE:
-        raise typer.Exit(ConsoleError.exit_code)
+        _watch(centre, identity, as_json=as_json)
 
 
 @rollout_app.command("pause", help=_("Open no further wave; devices that are under way go on."))
@@ -133,21 +137,23 @@ def pause(
     """Pause it."""
     with place.connect() as centre:
         page = _act(centre, identity, "pause")
-    _say(page, _("It is paused. Go on with: fleet rollout resume {id}"), as_json=as_json)
+    _say(page, _("It is paused. Go on with: fleet rollout resume {id} --reason TEXT"), as_json=as_json)
 
 
-@rollout_app.command("resume", help=_("Go on after a pause."))
+@rollout_app.command("resume", help=_("Ask to go on after a pause."))
 @placed
 def resume(
     identity: Id,
     *,
     place: Place,
+    reason: Reason,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Resume it."""
+    """Ask to resume it."""
     with place.connect() as centre:
-        page = _act(centre, identity, "resume")
-    _say(page, _("It goes on."), as_json=as_json)
+        answer = centre.post(f"/v1/rollouts/{identity}/resume", {"reason": reason})
+        say(centre, answer, _("It goes on."), wait=wait, as_json=as_json)
 
 
 @rollout_app.command("abort", help=_("End it: no device that has not begun gets the release any more."))
@@ -166,6 +172,11 @@ def abort(
             _confirm(identity, before["rollout"])
         page = _act(centre, identity, "abort")
     _say(page, _("It is aborted; devices that had begun are seen through."), as_json=as_json)
+
+
+def _watch(centre: Server, identity: str, *, as_json: bool) -> None:
+    if watch(centre, identity, as_json=as_json) != rollout_text.DONE:
+        raise typer.Exit(ConsoleError.exit_code)
 
 
 def _act(centre: Server, identity: str, action: str) -> Any:

@@ -16,6 +16,7 @@ from fleet_console.commands import (
     login,
     opening,
     people,
+    proposals,
     publishing,
     revoking,
     rollouts,
@@ -50,14 +51,16 @@ app.add_typer(keys.app, name="key")
 app.add_typer(publishing.publish_app, name="publish")
 app.add_typer(publishing.artifact_app, name="artifact")
 app.add_typer(publishing.bundle_app, name="bundle")
-app.command("assign", help=_("Let one device have one release, outside any rollout."))(publishing.assign)
-app.command("unassign", help=_("Let one device be given nothing of a name any more."))(publishing.unassign)
+app.command("assign", help=_("Ask that one device has one release, outside any rollout."))(publishing.assign)
+app.command("unassign", help=_("Ask that one device is given nothing of a name."))(publishing.unassign)
 app.add_typer(rollouts.group_app, name="group")
 app.add_typer(rollouts.rollout_app, name="rollout")
 app.add_typer(people.person_app, name="person")
 app.add_typer(people.token_app, name="token")
 login.register(app)
 app.add_typer(auditing.audit_app, name="audit")
+app.add_typer(proposals.proposal_app, name="proposal")
+app.add_typer(proposals.rule_app, name="approval-rule")
 opening.register(app)
 revoking.register(device_app)
 app.add_typer(calibrating.app)

@@ -20,6 +20,8 @@ from fleet_console.screens.filtered import Filtered
 from fleet_console.screens.freshness import Clock, RealClock
 from fleet_console.screens.help import HelpScreen
 from fleet_console.screens.overview import OverviewScreen
+from fleet_console.screens.proposal import ProposalScreen
+from fleet_console.screens.proposals import ProposalsScreen
 from fleet_console.screens.rollout import RolloutScreen
 from fleet_console.screens.rollouts import RolloutsScreen
 from fleet_console.sources.base import Ability, FleetSource, OnSiteSource, Source
@@ -30,6 +32,7 @@ _PLACES: Final[Mapping[str, type[Watching[Any]]]] = {
     "devices": DevicesScreen,
     "events": EventsScreen,
     "rollouts": RolloutsScreen,
+    "proposals": ProposalsScreen,
     "site": DeviceScreen,
 }
 
@@ -81,6 +84,10 @@ class Console(App[None]):
     def open_rollout(self, rollout: str) -> None:
         """Drill down to a rollout."""
         self.push_screen(RolloutScreen(rollout))
+
+    def open_proposal(self, proposal: str) -> None:
+        """Drill down to a proposal."""
+        self.push_screen(ProposalScreen(proposal))
 
     def action_go(self, place: str) -> None:
         """To a place, from wherever one is."""

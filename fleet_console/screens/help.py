@@ -81,5 +81,7 @@ def _heading(scope: str, here: str) -> str:
         "events": _("Events"),
         "rollouts": _("Rollouts"),
         "rollout": _("Rollout"),
+        "proposals": _("Proposals"),
+        "proposal": _("Proposal"),
     }[scope]
     return _("{name} (here)").format(name=name) if scope == here else name

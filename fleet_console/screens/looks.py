@@ -132,6 +132,17 @@ _ROLLOUTS: Final[Mapping[str, Mark]] = {
     "failed": Mark("■", mark("failed"), RED),
 }
 
+_PROPOSALS: Final[Mapping[str, Mark]] = {
+    "proposed": Mark("◔", mark("waits"), AMBER),
+    "approved": Mark("▶", mark("approved"), SKY),
+    "executed": Mark("✓", mark("executed"), LEAF),
+    "rejected": Mark("✗", mark("rejected"), RED),
+    "withdrawn": Mark("↺", mark("withdrawn"), QUIET),
+    "expired": Mark("·", mark("expired"), QUIET),
+    "stale": Mark("≠", mark("stale"), AMBER),
+    "failed": Mark("■", mark("failed"), RED),
+}
+
 _WAVES: Final[Mapping[str, Mark]] = {
     "waiting": Mark("·", mark("waiting"), QUIET),
     "open": Mark("▶", mark("open"), SKY),
@@ -162,6 +173,11 @@ def update(name: str) -> Mark:
 def rollout(name: str) -> Mark:
     """Where a rollout stands."""
     return _ROLLOUTS.get(name, _unknown(name))
+
+
+def proposal(name: str) -> Mark:
+    """Where a proposal stands."""
+    return _PROPOSALS.get(name, _unknown(name))
 
 
 def wave(name: str) -> Mark:

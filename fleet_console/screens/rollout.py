@@ -103,9 +103,12 @@ class RolloutScreen(Watching[RolloutPage]):
 
     async def _ask(self, step: Step) -> None:
         try:
-            await self.app.fleet.steer(self._rollout, step)
+            said = await self.app.fleet.steer(self._rollout, step)
         except ConsoleError as error:
             self.app.notify(str(error), severity="error", timeout=15)
+        else:
+            if said:
+                self.app.notify(said, timeout=15)
         self.action_refresh()
 
     @on(Grid.RowSelected)
@@ -141,6 +144,10 @@ def _head(rollout: Rollout, age: str) -> Text:
     )
     if rollout.reason:
         text.append(f"\n{rollout.reason}", looks.QUIET)
+    if rollout.asked_by:
+        told = _("\nasked by {asker}, approved by {approvers}")
+        people = ", ".join(rollout.approved_by) or "—"
+        text.append(told.format(asker=rollout.asked_by, approvers=people), looks.QUIET)
     if rollout.detail:
         text.append(f"\n{rollout.detail}", looks.AMBER)
     return text
@@ -212,7 +219,11 @@ def _words(step: Step) -> tuple[str, list[str], str]:
                 _("Pause"),
             )
         case Step.RESUME:
-            return _("Resume this rollout?"), [_("The next wave opens when it is due.")], _("Resume")
+            return (
+                _("Ask to resume this rollout?"),
+                [_("Somebody else approves it; then the next wave opens when it is due.")],
+                _("Ask"),
+            )
         case Step.ABORT:
             return (
                 _("Abort this rollout? It cannot be taken up again."),

@@ -13,6 +13,8 @@ from fleet_console.sources.views import (
     Event,
     Finding,
     Overview,
+    Proposal,
+    ProposalPage,
     Reading,
     Rollout,
     RolloutPage,
@@ -72,8 +74,17 @@ class FleetSource(Source, Protocol):
     async def rollout(self, rollout: str) -> Seen[RolloutPage]:
         """One rollout with its waves."""
 
-    async def steer(self, rollout: str, step: Step) -> None:
-        """Pause, resume or abort."""
+    async def steer(self, rollout: str, step: Step) -> str:
+        """Pause or abort, or ask to resume; what has become of it, empty where it was done."""
+
+    async def proposals(self) -> Seen[tuple[Proposal, ...]]:
+        """What people have asked for, the newest first."""
+
+    async def proposal(self, proposal: str) -> Seen[ProposalPage]:
+        """One proposal with all that an approver has to see."""
+
+    async def decide(self, proposal: str, verdict: str, said: str) -> None:
+        """``approve`` what has the digest ``said``, or ``reject`` it for the reason ``said``."""
 
 
 class OnSiteSource(Source, Protocol):

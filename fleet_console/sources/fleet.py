@@ -21,6 +21,8 @@ from fleet_console.sources.views import (
     Flow,
     Health,
     Overview,
+    Proposal,
+    ProposalPage,
     Report,
     Rollout,
     RolloutPage,
@@ -166,9 +168,31 @@ class Fleet:
         answer = await self._get(f"/v1/rollouts/{rollout}")
         return Seen(read(answer.content, RolloutPage), answer.now_ms)
 
-    async def steer(self, rollout: str, step: Step) -> None:
-        """Pause, resume or abort."""
-        await self._ask("POST", f"/v1/rollouts/{rollout}/{step}")
+    async def steer(self, rollout: str, step: Step) -> str:
+        """Pause or abort, or ask to resume; what has become of it, empty where it was done."""
+        body = {"reason": _("asked for on the console")} if step is Step.RESUME else {}
+        answer = await self._ask("POST", f"/v1/rollouts/{rollout}/{step}", json=body)
+        if step is not Step.RESUME:
+            return ""
+        proposal = read(answer.content, ProposalPage).proposal
+        if proposal.state == "executed":
+            return ""
+        return _("Asked for as proposal {id}: somebody else approves it.").format(id=proposal.id)
+
+    async def proposals(self) -> Seen[tuple[Proposal, ...]]:
+        """What people have asked for, the newest first."""
+        answer = await self._get("/v1/proposals", limit=_PAGE)
+        return Seen(read(answer.content["items"], tuple[Proposal, ...]), answer.now_ms)
+
+    async def proposal(self, proposal: str) -> Seen[ProposalPage]:
+        """One proposal with all that an approver has to see."""
+        answer = await self._get(f"/v1/proposals/{proposal}")
+        return Seen(read(answer.content, ProposalPage), answer.now_ms)
+
+    async def decide(self, proposal: str, verdict: str, said: str) -> None:
+        """``approve`` what has the digest ``said``, or ``reject`` it for the reason ``said``."""
+        body = {"sha256" if verdict == "approve" else "reason": said}
+        await self._ask("POST", f"/v1/proposals/{proposal}/{verdict}", json=body)
 
     async def _rollouts_if_any(self) -> tuple[Rollout, ...] | None:
         try:

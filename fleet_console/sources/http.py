@@ -64,10 +64,10 @@ class Server:
         """What became of it; raises as :meth:`get`."""
         return self._ask("DELETE", path, params=parameters)
 
-    def send(self, method: str, path: str, document: bytes) -> Answer:
+    def send(self, method: str, path: str, document: bytes, **parameters: str) -> Answer:
         """What became of ``document``, JSON that is sent as it is; raises as :meth:`get`."""
         headers = {"Content-Type": "application/json"}
-        return self._ask(method, path, content=document, headers=headers)
+        return self._ask(method, path, content=document, headers=headers, params=parameters)
 
     def upload(self, path: str, parts: Iterator[bytes], size: int) -> Answer:
         """What became of ``parts``, ``size`` bytes in all; raises as :meth:`get`."""

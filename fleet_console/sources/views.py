@@ -242,6 +242,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     group: str = ""
     reason: str = ""
+    asked_by: str = ""
+    approved_by: tuple[str, ...] = ()
     max_failures: int = 0
     created_ms: int | None = None
     counts: dict[str, int] = {}
@@ -265,6 +267,68 @@ class RolloutPage(msgspec.Struct, frozen=True, kw_only=True):
     rollout: Rollout
     waves: tuple[Wave, ...] = ()
     left_out: tuple[Member, ...] = ()
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that somebody asks for; it reaches ``devices`` at ``sites``, or everything."""
+
+    id: str
+    action: str
+    state: str
+    proposer: str = ""
+    reason: str = ""
+    outcome: str = ""
+    needed: int = 1
+    approvals: int = 0
+    devices: int = 0
+    sites: tuple[str, ...] = ()
+    everywhere: bool = False
+    sha256: str = ""
+    created_ms: int | None = None
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What is changed of one thing; None for nothing."""
+
+    field: str
+    before: Any = None
+    after: Any = None
+
+
+class Reached(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that a change reaches: the release that it is to have, and runs."""
+
+    id: str
+    site: str = ""
+    has: int | None = None
+    runs: int | None = None
+
+
+class Vote(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody has said to a proposal; ``counts`` whether it still does."""
+
+    person: str
+    agrees: bool
+    reason: str = ""
+    counts: bool = True
+
+
+class BreakGlass(msgspec.Struct, frozen=True, kw_only=True):
+    """Who carried it out without approvals, and why."""
+
+    person: str
+    reason: str = ""
+    acknowledged_by: str = ""
+
+
+class ProposalPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that an approver has to see."""
+
+    proposal: Proposal
+    diff: tuple[Change, ...] = ()
+    reached: tuple[Reached, ...] = ()
+    votes: tuple[Vote, ...] = ()
+    break_glass: BreakGlass | None = None
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,9 +11,12 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
+from fleet_server.access.actions import open_proposals
 from fleet_server.access.door import Door
 from fleet_server.access.oidc import Issuer
+from fleet_server.access.roles import Actor
 from fleet_server.api import (
+    approvals,
     artifacts,
     audit,
     claims,
@@ -24,6 +27,7 @@ from fleet_server.api import (
     health,
     invitations,
     people,
+    proposals,
     revocations,
     rollouts,
     session,
@@ -58,6 +62,8 @@ _ROUTERS: Final = (
     updates.router,
     groups.router,
     rollouts.router,
+    proposals.router,
+    approvals.router,
     health.router,
     audit.router,
 )
@@ -94,6 +100,7 @@ def run(config: ServerConfig, descriptor: int) -> None:
     """Answer on the inherited socket ``descriptor`` until SIGTERM."""
     engine = open_engine(config.database_url)
     open_office(engine, config).settle()
+    open_proposals(engine, config).settle(Actor.system("api"))
     app = create_app(engine, config)
     tls = config.api_tls or certificate_in(config.own_api_certificate)
     server = uvicorn.Server(

@@ -2,19 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import Kind
+from fleet_server.access.proposal_pages import ProposalPage
 from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Limit, Proposer, Publisher, Reader, Server, Updates, require_reach
+from fleet_server.api.centre import Changes, Limit, Proposer, Publisher, Reader, Reason, Updates
+from fleet_server.api.proposing import MADE, ReasonOf, Wish, propose
 from fleet_server.updates.artifacts import ArtifactSummary
-from fleet_server.updates.assigning import assign, withdraw
+from fleet_server.updates.changes import ASSIGN, WITHDRAW
 
 router = APIRouter(prefix="/v1", tags=["artifacts"])
 
-_NAME = r"^[a-z][a-z0-9_]{0,62}$"
+ArtifactName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 _PLACE = r"^((model|policy)/[a-z][a-z0-9_]{0,62}/[0-9]{1,10})?$"
 
 
@@ -34,19 +36,10 @@ class Uploaded(BaseModel):
 
 
 class Wanted(BaseModel):
-    """Which release a device shall have."""
+    """Which release a device shall have, and why."""
 
     release: int = Field(ge=1, le=2**31)
-
-
-class Assigned(BaseModel):
-    """What a device shall have of one kind and name; None is nothing."""
-
-    device: str
-    kind: Kind
-    name: str
-    release: int | None
-    sha256: str | None
+    reason: Reason
 
 
 @router.get("/artifacts")
@@ -83,28 +76,31 @@ async def upload_artifact(
     return Uploaded(path=target.path, sha256=target.sha256, size=target.length)
 
 
-@router.put("/devices/{device}/assignments/{kind}/{name}")
+@router.put("/devices/{device}/assignments/{kind}/{name}", status_code=202, responses=MADE)
 def assign_artifact(
     caller: Proposer,
-    server: Server,
+    changes: Changes,
     device: str,
     kind: Kind,
-    name: Annotated[str, Path(pattern=_NAME)],
+    name: ArtifactName,
     wanted: Wanted,
-) -> Assigned:
-    """Let one device have a release, outside any rollout."""
-    require_reach(server, caller, Permission.CHANGE_PROPOSE, device)
-    actor = caller.actor(Permission.CHANGE_PROPOSE)
-    artifact = assign(server.engine, server.config.tenant, actor, device, (kind, name), wanted.release)
-    return Assigned(device=device, kind=kind, name=name, release=artifact.release, sha256=artifact.sha256)
+    response: Response,
+) -> ProposalPage:
+    """Propose to let one device have a release, outside any rollout."""
+    arguments = {"device": device, "kind": kind, "name": name, "release": wanted.release}
+    return propose(changes, caller, Wish(ASSIGN, arguments, wanted.reason), response)
 
 
-@router.delete("/devices/{device}/assignments/{kind}/{name}")
+@router.delete("/devices/{device}/assignments/{kind}/{name}", status_code=202, responses=MADE)
 def withdraw_artifact(
-    caller: Proposer, server: Server, device: str, kind: Kind, name: Annotated[str, Path(pattern=_NAME)]
-) -> Assigned:
-    """Let one device be given nothing of this kind and name any more."""
-    require_reach(server, caller, Permission.CHANGE_PROPOSE, device)
-    actor = caller.actor(Permission.CHANGE_PROPOSE)
-    withdraw(server.engine, server.config.tenant, actor, device, (kind, name))
-    return Assigned(device=device, kind=kind, name=name, release=None, sha256=None)
+    caller: Proposer,
+    changes: Changes,
+    device: str,
+    kind: Kind,
+    name: ArtifactName,
+    reason: ReasonOf,
+    response: Response,
+) -> ProposalPage:
+    """Propose to let one device be given nothing of this kind and name any more."""
+    arguments = {"device": device, "kind": kind, "name": name}
+    return propose(changes, caller, Wish(WITHDRAW, arguments, reason), response)

@@ -6,11 +6,14 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from pydantic import Field
 from sqlalchemy import Engine
 
 from fleet_protocol.messages import LAST_WALL_MS
 from fleet_protocol.texts import _
+from fleet_server.access.actions import open_proposals
 from fleet_server.access.door import Door
+from fleet_server.access.proposals import Proposals
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.access.tokens import identify
 from fleet_server.api.problems import ProblemError
@@ -126,6 +129,11 @@ def updates_of(centre: Annotated[Centre, Depends(centre_of)]) -> Office:
     return open_office(centre.engine, centre.config)
 
 
+def proposals_of(centre: Annotated[Centre, Depends(centre_of)]) -> Proposals:
+    """What is proposed on that server."""
+    return open_proposals(centre.engine, centre.config)
+
+
 def _with(permission: Permission, *more: str) -> Any:
     return Security(authorize, scopes=[permission.value, *more])
 
@@ -150,6 +158,8 @@ Entrance = Annotated[Door, Depends(door_of)]
 Source = Annotated[str, Depends(source_of)]
 Server = Annotated[Centre, Depends(centre_of)]
 Updates = Annotated[Office, Depends(updates_of)]
+Changes = Annotated[Proposals, Depends(proposals_of)]
+Reason = Annotated[str, Field(min_length=1, max_length=200, description="Why, for whoever asks later.")]
 Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="At most so many items.")]
 ReadingLimit = Annotated[int, Query(ge=1, le=MOST_READINGS, description="At most so many, the newest.")]
 TimeMs = Annotated[int, Query(ge=0, le=LAST_WALL_MS, description="Milliseconds since 1970 UTC.")]

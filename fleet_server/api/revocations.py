@@ -8,6 +8,7 @@ from fleet_server.api.centre import Revoker, Server, require_reach
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.link import revoking
+from fleet_server.link.mass_revocation import require_few
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 
@@ -30,6 +31,7 @@ def revoke_device(caller: Revoker, server: Server, device: str, why: Why) -> Tou
     """Take back for good whatever the device may prove with; it is thrown out within seconds."""
     require_reach(server, caller, Permission.DEVICE_REVOKE, device)
     with writing(server.engine) as session:
+        require_few(session, caller, device, wall_ms())
         serials = revoking.revoke(
             session, caller.tenant, device, reason=why.reason, actor=_actor(caller), now_ms=wall_ms()
         )
@@ -41,6 +43,7 @@ def hold_device(caller: Revoker, server: Server, device: str, why: Why) -> Touch
     """Keep the device out until it is released; it is thrown out within seconds."""
     require_reach(server, caller, Permission.DEVICE_REVOKE, device)
     with writing(server.engine) as session:
+        require_few(session, caller, device, wall_ms())
         serials = revoking.hold(
             session, caller.tenant, device, reason=why.reason, actor=_actor(caller), now_ms=wall_ms()
         )

@@ -2,18 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
-from sqlmodel import Session
 
 from fleet_protocol.targets import Kind
+from fleet_server.access.proposal_pages import ProposalPage
 from fleet_server.access.roles import Caller, Permission
-from fleet_server.api.centre import Limit, Proposer, Reader, Server, Stopper, forbidden
-from fleet_server.devices.groups import members
+from fleet_server.api.centre import Changes, Limit, Proposer, Reader, Reason, Server, Stopper, forbidden
+from fleet_server.api.proposing import MADE, Why, Wish, propose
 from fleet_server.updates import rollouts as moves
+from fleet_server.updates.changes import RESUME, START
 from fleet_server.updates.rollout_pages import RolloutPage, RolloutSummary, get_rollout, list_rollouts, reach
-from fleet_server.updates.rollout_rules import MAX_SOAK_S, MAX_WAVES, Rules
-from fleet_server.updates.rollouts import Action, Order
+from fleet_server.updates.rollout_rules import MAX_SOAK_S, MAX_WAVES
+from fleet_server.updates.rollouts import Action
 
 router = APIRouter(prefix="/v1/rollouts", tags=["rollouts"])
 
@@ -30,7 +31,7 @@ class NewRollout(BaseModel):
     waves: list[str] = Field(default=["100%"], min_length=1, max_length=MAX_WAVES)
     max_failures: int = Field(default=0, ge=0, le=1_000_000)
     soak_s: int = Field(default=0, ge=0, le=MAX_SOAK_S)
-    reason: str = Field(min_length=1, max_length=200)
+    reason: Reason
 
 
 class RolloutList(BaseModel):
@@ -40,14 +41,12 @@ class RolloutList(BaseModel):
     next_after: str | None
 
 
-@router.post("", status_code=201)
-def start_rollout(caller: Proposer, server: Server, new: NewRollout) -> RolloutPage:
-    """Cut the group into waves and begin."""
-    _require_group(server, caller, new.group)
-    rules = Rules(waves=tuple(new.waves), max_failures=new.max_failures, soak_s=new.soak_s)
-    order = Order(new.group, new.kind, new.name, new.release, rules, new.reason)
-    actor = caller.actor(Permission.CHANGE_PROPOSE)
-    return _page(server, caller, moves.start(server.engine, server.config.tenant, actor, order))
+@router.post("", status_code=202, responses=MADE)
+def start_rollout(caller: Proposer, changes: Changes, new: NewRollout, response: Response) -> ProposalPage:
+    """Propose to cut the group into waves and begin; the rollout then has the proposal's id."""
+    rules = {"waves": new.waves, "max_failures": new.max_failures, "soak_s": new.soak_s}
+    arguments = new.model_dump(include={"group", "kind", "name", "release", "reason"}) | {"rules": rules}
+    return propose(changes, caller, Wish(START, arguments, new.reason), response)
 
 
 @router.get("")
@@ -69,45 +68,28 @@ def rollout_page(caller: Reader, server: Server, rollout: RolloutId) -> RolloutP
 @router.post("/{rollout}/pause")
 def pause_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """Open no further wave; devices that are under way go on. Who may stop any of them may stop it."""
-    _require_any(server, caller, rollout)
-    return _act(server, caller, Permission.CHANGE_STOP, rollout, Action.PAUSE)
+    return _stop(server, caller, rollout, Action.PAUSE)
 
 
-@router.post("/{rollout}/resume")
-def resume_rollout(caller: Proposer, server: Server, rollout: RolloutId) -> RolloutPage:
-    """Go on after a pause. It takes the right on all of its devices."""
-    inside, all_ = reach(
-        server.engine, server.config.tenant, rollout, caller.scopes(Permission.CHANGE_PROPOSE)
-    )
-    if inside < all_:
-        raise forbidden(caller, Permission.CHANGE_PROPOSE)
-    return _act(server, caller, Permission.CHANGE_PROPOSE, rollout, Action.RESUME)
+@router.post("/{rollout}/resume", status_code=202, responses=MADE)
+def resume_rollout(
+    caller: Proposer, changes: Changes, rollout: RolloutId, why: Why, response: Response
+) -> ProposalPage:
+    """Propose to go on after a pause."""
+    return propose(changes, caller, Wish(RESUME, {"rollout": rollout}, why.reason), response)
 
 
 @router.post("/{rollout}/abort")
 def abort_rollout(caller: Stopper, server: Server, rollout: RolloutId) -> RolloutPage:
     """End it: no device that has not begun gets the artifact any more. Who may stop any of them may."""
-    _require_any(server, caller, rollout)
-    return _act(server, caller, Permission.CHANGE_STOP, rollout, Action.ABORT)
+    return _stop(server, caller, rollout, Action.ABORT)
 
 
-def _require_group(server: Server, caller: Caller, group: str) -> None:
-    """The right to propose has to hold on every device of the group."""
-    with Session(server.engine) as session:
-        everyone = members(session, server.config.tenant, group)
-        scopes = caller.scopes(Permission.CHANGE_PROPOSE)
-        if len(members(session, server.config.tenant, group, scopes)) < len(everyone):
-            raise forbidden(caller, Permission.CHANGE_PROPOSE)
-
-
-def _require_any(server: Server, caller: Caller, rollout: str) -> None:
-    scopes = caller.scopes(Permission.CHANGE_STOP)
-    if not reach(server.engine, server.config.tenant, rollout, scopes)[0]:
+def _stop(server: Server, caller: Caller, rollout: str, action: Action) -> RolloutPage:
+    tenant = server.config.tenant
+    if not reach(server.engine, tenant, rollout, caller.scopes(Permission.CHANGE_STOP))[0]:
         raise forbidden(caller, Permission.CHANGE_STOP)
-
-
-def _act(server: Server, caller: Caller, right: Permission, rollout: str, action: Action) -> RolloutPage:
-    moves.act(server.engine, server.config.tenant, caller.actor(right), rollout, action)
+    moves.act(server.engine, tenant, rollout, action, caller.actor(Permission.CHANGE_STOP))
     return _page(server, caller, rollout)
 
 

@@ -2,20 +2,23 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
 from fleet_protocol.texts import _
-from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Publisher, Reader, Server, TrustManager, Updates, require_reach
-from fleet_server.errors import Refused, TooLarge
+from fleet_server.access.proposal_pages import ProposalPage
+from fleet_server.access.roles import Caller, Permission
+from fleet_server.api.centre import Changes, Publisher, Reader, Server, TrustManager, Updates, require_reach
+from fleet_server.api.proposing import Wish, propose
+from fleet_server.errors import BadChange, Refused, TooLarge
 from fleet_server.updates.export import write_bundle
 from fleet_server.updates.online import refusing
+from fleet_server.updates.publications import CEREMONY, PUBLISH, takes_approval
 from fleet_server.updates.repository import newest_root, versions
 from fleet_signing import ceremony
 from fleet_signing.ceremony import MAX_BUNDLE, Bundle
@@ -27,6 +30,12 @@ router = APIRouter(prefix="/v1/updates", tags=["updates"])
 _DOCUMENT: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
 }
+_PROPOSED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": ProposalPage, "description": "It waits for somebody's approval."},
+    201: {"model": ProposalPage, "description": "No approval is needed here: it was done."},
+}
+
+MaybeReason = Annotated[str, Query(max_length=200, description="Why, where it takes an approval.")]
 
 
 class Roots(BaseModel):
@@ -62,12 +71,19 @@ def roots(_caller: Reader, updates: Updates) -> Roots:
     )
 
 
-@router.post("/roots", openapi_extra=_DOCUMENT)
-async def import_ceremony(caller: TrustManager, updates: Updates, request: Request) -> Published:
-    """Publish what a key ceremony has signed: roots, targets and delegated roles."""
+@router.post("/roots", openapi_extra=_DOCUMENT, responses=_PROPOSED)
+async def import_ceremony(
+    caller: TrustManager,
+    updates: Updates,
+    changes: Changes,
+    request: Request,
+    response: Response,
+    reason: MaybeReason = "",
+) -> Published | ProposalPage:
+    """Propose to publish what a key ceremony has signed; the first one of a server is published at once."""
     bundle = await _bundle(request)
-    actor = caller.actor(Permission.TRUST_MANAGE)
-    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle, actor)))
+    publication = _Publication(CEREMONY, bundle, reason, Permission.TRUST_MANAGE)
+    return await run_in_threadpool(_publish, caller, updates, changes, publication, response)
 
 
 @router.get("/metadata", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
@@ -76,15 +92,22 @@ def published_metadata(_caller: Reader, updates: Updates) -> Response:
     return Response(ceremony.encode_bundle(updates.repository.require()), media_type="application/json")
 
 
-@router.post("/metadata", openapi_extra=_DOCUMENT)
-async def publish_metadata(caller: Publisher, updates: Updates, request: Request) -> Published:
-    """Publish delegated roles in their next version; the bytes of what they vouch for are here."""
+@router.post("/metadata", openapi_extra=_DOCUMENT, responses=_PROPOSED)
+async def publish_metadata(
+    caller: Publisher,
+    updates: Updates,
+    changes: Changes,
+    request: Request,
+    response: Response,
+    reason: MaybeReason = "",
+) -> Published | ProposalPage:
+    """Publish models in their next version, or propose to publish policies; their bytes are here."""
     bundle = await _bundle(request)
     if bundle.image_roots or bundle.director_roots:
         raise Refused(_("roots are published by importing a ceremony: 'fleet key import'"))
     updates.repository.require_vouched()
-    actor = caller.actor(Permission.ARTIFACT_PUBLISH)
-    return Published(versions=versions(await run_in_threadpool(updates.publish, bundle, actor)))
+    publication = _Publication(PUBLISH, bundle, reason, Permission.ARTIFACT_PUBLISH)
+    return await run_in_threadpool(_publish, caller, updates, changes, publication, response)
 
 
 @router.get("/bundles/{device}", response_class=FileResponse)
@@ -99,6 +122,32 @@ def device_bundle(caller: Reader, server: Server, updates: Updates, device: str)
         path.unlink()
         raise
     return FileResponse(path, media_type="application/x-tar", background=BackgroundTask(path.unlink))
+
+
+class _Publication(NamedTuple):
+    """What is to be published, and by which right."""
+
+    action: str
+    bundle: Bundle
+    reason: str
+    permission: Permission
+
+
+def _publish(
+    caller: Caller,
+    updates: Updates,
+    changes: Changes,
+    publication: _Publication,
+    response: Response,
+) -> Published | ProposalPage:
+    bundle = publication.bundle
+    if not takes_approval(updates.repository.current(), bundle):
+        published = updates.publish(bundle, caller.actor(publication.permission))
+        return Published(versions=versions(published))
+    if not publication.reason:
+        raise BadChange(_("say why: this takes somebody else's approval (the parameter 'reason')"))
+    arguments = {"document": ceremony.encode_bundle(bundle).decode()}
+    return propose(changes, caller, Wish(publication.action, arguments, publication.reason), response)
 
 
 async def _bundle(request: Request) -> Bundle:

@@ -25,8 +25,14 @@ class Budgets:
     """Token buckets of every device and of every tenant; times are monotonic seconds."""
 
     def __init__(self, device_per_hour: float, tenant_per_hour: float) -> None:
-        self._per_hour: Final = {"device": device_per_hour, "tenant": tenant_per_hour}
+        self._per_hour = {"device": device_per_hour, "tenant": tenant_per_hour}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
+
+    def change(self, device_per_hour: float, tenant_per_hour: float) -> None:
+        """Go by other budgets from now on; who asks begins with a full one."""
+        per_hour = {"device": device_per_hour, "tenant": tenant_per_hour}
+        if per_hour != self._per_hour:
+            self._per_hour, self._buckets = per_hour, {}
 
     def objection(self, tenant: str, device: str, now_s: float) -> str | None:
         """Take a token of both; why there is none, or nothing where there was."""

@@ -17,6 +17,7 @@ from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.database.service import BEAT_S, beat, clear_code, raise_code
 from fleet_server.errors import BackendError, StoreError
+from fleet_server.escalation.budget import budget, given
 from fleet_server.escalation.clerk import Clerk
 from fleet_server.escalation.fairness import Budgets
 from fleet_server.escalation.lane import AT_ONCE, Lane, open_lane
@@ -121,11 +122,14 @@ class Opener:
 
 
 class Chores:
-    """What is written down now and then: that the service lives, what ails it; and what is forgotten."""
+    """What is done now and then: telling that it lives and what ails it, taking up budgets, forgetting."""
 
-    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger, config: ServerConfig, budgets: Budgets) -> None:
         self._engine: Final = engine
         self._ledger: Final = ledger
+        self._tenant: Final = config.tenant
+        self._started_with: Final = given(config)
+        self._budgets: Final = budgets
         self._started_ms = wall_ms()
         self._next_beat_s = 0.0
         self._next_prune_s = 0.0
@@ -141,6 +145,7 @@ class Chores:
                 if now_s >= self._next_beat_s:
                     self._next_beat_s = now_s + BEAT_S
                     beat(self._engine, ESCALATION, self._started_ms, wall_ms())
+                    self._budgets.change(*budget(self._engine, self._tenant, self._started_with))
             if now_s >= self._next_prune_s:
                 self._next_prune_s = now_s + PRUNE_S
                 self._ledger.prune(wall_ms())
@@ -179,10 +184,10 @@ def running(config: ServerConfig, stop: Stop) -> Iterator[Service]:
     opener = Opener(config, engine, pool)
     subscriber = Subscriber(broker, [Subscription(every_device(Channel.REQUEST))])
     ledger = Ledger(engine)
-    budgets = Budgets(config.device_questions_per_hour, config.tenant_questions_per_hour)
+    budgets = Budgets(*given(config))
     try:
         clerk = Clerk(subscriber, ledger, budgets, pool)
-        yield Service(subscriber, clerk, Chores(engine, ledger), opener, stop)
+        yield Service(subscriber, clerk, Chores(engine, ledger, config, budgets), opener, stop)
     finally:
         # What is at work is not waited for: nobody was told an answer, and it comes again.
         pool.shutdown(wait=False, cancel_futures=True)

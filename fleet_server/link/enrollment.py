@@ -19,7 +19,7 @@ from fleet_server.access.roles import Actor
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
-from fleet_server.database.models import Certificate, Device
+from fleet_server.database.models import Certificate, Device, Hold
 from fleet_server.devices.certificates import (
     SUPERSEDED,
     certificate_row,
@@ -99,6 +99,7 @@ def admit(
         EnrollmentRefused: the key is one that was revoked, or another device's.
     """
     tenant, now_ms = config.tenant, wall_ms()
+    _require_not_held(session, tenant, newcomer.device)
     known = [one for one in _usable(session, tenant, newcomer.device, key) if one.revoked_ms is None]
     row = session.get(Device, (tenant, newcomer.device))
     if post is Post.REPLACED:
@@ -147,6 +148,16 @@ def enrolled(
         image_root=newest_root(published.image_roots) if published else None,
         director_root=newest_root(published.director_roots) if published else None,
     )
+
+
+def _require_not_held(session: Session, tenant: str, device: str) -> None:
+    """A device that somebody keeps out does not come in again with another certificate."""
+    if session.get(Hold, (tenant, device)) is not None:
+        raise EnrollmentRefused(
+            "device_held",
+            _("{device!r} is kept out").format(device=device),
+            _("Let it in again first: fleet device release {device}.").format(device=device),
+        )
 
 
 def _usable(session: Session, tenant: str, device: str, key: ec.EllipticCurvePublicKey) -> list[Certificate]:

@@ -63,16 +63,22 @@ def revoke(  # noqa: PLR0913 - who, what, why and when
     if serials is not None and len(wanted) < len(set(serials)):
         raise NotFound(_("{device!r} has no such certificate").format(device=device))
     fresh = [one for one in wanted if one.revoked_ms is None or one.revoked_reason == ON_HOLD]
-    for one in fresh:
-        one.revoked_ms = one.revoked_ms or now_ms
-        one.revoked_reason, one.enforced_ms = cause.value, None
-        session.add(one)
     if not fresh:
         return []
+    take_back(session, fresh, cause, now_ms)
     if serials is None and (hold := session.get(Hold, (tenant, device))) is not None:
         session.delete(hold)
     _note(session, tenant, actor, "device.revoke", device, reason, fresh, cause=cause.value)
     return [one.serial for one in fresh]
+
+
+def take_back(session: Session, certificates: Iterable[Certificate], cause: Cause, now_ms: int) -> None:
+    """Let ``certificates`` count no more, and the broker obey it anew."""
+    for one in certificates:
+        one.revoked_ms = one.revoked_ms or now_ms
+        one.revoked_reason, one.enforced_ms = cause.value, None
+        session.add(one)
+    session.flush()
 
 
 def hold(

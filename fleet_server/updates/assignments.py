@@ -4,9 +4,8 @@ Whoever changes an assignment does it here, inside a transaction of its own: the
 gets its next version, and the rollouts process publishes that as a hint (:mod:`.hints`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
 
 import msgspec
 from sqlmodel import Session, col, select
@@ -14,11 +13,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from fleet_protocol.targets import Kind
 from fleet_server.database.models import Artifact, Assignment, Twin, TwinHalf
-
-AT_ONCE: Final = 500
-"""Devices named in one statement; a database takes some thousands of values."""
-
-_Item = TypeVar("_Item")
+from fleet_server.database.parts import in_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +35,7 @@ def assign(
     Within the caller's transaction. The artifacts are there, and the devices are registered.
     """
     kind, name = what
-    for devices in _parts(sorted(wishes)):
+    for devices in in_parts(sorted(wishes)):
         present = {row.device: row for row in session.exec(_of(tenant, devices, what).with_for_update())}
         for device in devices:
             artifact, row = wishes[device], present.get(device)
@@ -58,7 +53,7 @@ def assign(
 
 
 def wishes_of(session: Session, tenant: str, devices: Sequence[str]) -> dict[str, list[Wish]]:
-    """What each of ``devices`` shall have, by kind and name; at most :data:`AT_ONCE` devices."""
+    """What each of ``devices`` shall have, by kind and name; at most :data:`.parts.AT_ONCE` devices."""
     rows = session.exec(
         select(Assignment.device, Artifact)
         .where(Assignment.tenant == tenant, col(Assignment.device).in_(devices))
@@ -103,8 +98,3 @@ def _of(tenant: str, devices: Iterable[str], what: tuple[Kind, str]) -> SelectOf
         .where(col(Assignment.device).in_(devices))
         .order_by(col(Assignment.device))
     )
-
-
-def _parts(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    for start in range(0, len(items), AT_ONCE):
-        yield items[start : start + AT_ONCE]

@@ -48,6 +48,10 @@ class Office:
                 incoming, now(), self.artifacts.require_bytes, self.artifacts.register
             )
 
+    def check(self, incoming: Bundle) -> None:
+        """See to it that ``incoming`` could be published now; raises as :meth:`publish`."""
+        self.repository.check(incoming, now(), self.artifacts.require_bytes)
+
     def settle(self) -> None:
         """Finish a publication that a death has interrupted, and clear away uploads that never ended."""
         self.artifacts.clean()

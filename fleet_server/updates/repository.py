@@ -114,6 +114,11 @@ class Repository:
             self._settle(at, register)
             return accepted
 
+    def check(self, incoming: Bundle, at: datetime, require_bytes: Callable[[Target], None]) -> None:
+        """See to it that ``incoming`` could be published; raises as :meth:`publish`."""
+        with refusing():
+            acceptance.accept(self.current(), incoming, self._online.public, at, require_bytes)
+
     def settle(self, at: datetime, register: Callable[[Bundle], None]) -> None:
         """Finish what a server that died has left half-way."""
         with self._locked():

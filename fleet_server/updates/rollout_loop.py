@@ -14,7 +14,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from fleet_protocol.texts import _
-from fleet_server.access.notary import CheckpointKeeper
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine, writing
@@ -78,12 +77,10 @@ def run(config: ServerConfig) -> None:
     engine = open_engine(config.database_url)
     subscriber = Subscriber(broker, [])
     loop = Loop(engine, subscriber)
-    checkpoints = CheckpointKeeper(engine, config)
     try:
         while not stop.is_asked:
             began = time.monotonic()
             loop.round()
-            checkpoints.tend(wall_ms())
             _rest(subscriber, stop, max(ROUND_S, SHARE * (time.monotonic() - began)))
     finally:
         subscriber.close()

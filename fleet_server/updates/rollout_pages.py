@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport, UpdateReport
 from fleet_protocol.texts import _
+from fleet_server.access.proposal_pages import answerable
 from fleet_server.access.roles import Scope
 from fleet_server.clock import wall_ms
 from fleet_server.database.models import Artifact, Presence, Rollout, RolloutMember, Twin, TwinHalf, Wave
@@ -28,7 +29,10 @@ _OUT_OF_REACH: Final = frozenset({"update.refused", "update.unreachable"})
 
 @dataclass(frozen=True, slots=True)
 class RolloutSummary:
-    """A rollout in a list; ``counts`` is how many devices are in each state."""
+    """A rollout in a list; ``counts`` is how many devices are in each state.
+
+    ``asked_by`` proposed it, ``approved_by`` agreed, or broke the glass.
+    """
 
     id: str
     state: str
@@ -45,6 +49,8 @@ class RolloutSummary:
     created_ms: int
     ended_ms: int | None
     counts: dict[str, int]
+    asked_by: str
+    approved_by: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,7 @@ def _summary(session: Session, row: Rollout, scopes: Collection[Scope]) -> Rollo
         .where(RolloutMember.wave != LEFT_OUT, among(col(RolloutMember.device), row.tenant, scopes))
     )
     counted = Counter(states)
+    people = answerable(session, row.tenant, row.id)
     return RolloutSummary(
         id=row.id,
         state=row.state,
@@ -201,6 +208,8 @@ def _summary(session: Session, row: Rollout, scopes: Collection[Scope]) -> Rollo
         created_ms=row.created_ms,
         ended_ms=row.ended_ms,
         counts={state.value: counted[state] for state in MemberState},
+        asked_by=people.asked_by if people else "",
+        approved_by=list(people.approved_by) if people else [],
     )
 
 

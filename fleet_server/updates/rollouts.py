@@ -5,7 +5,6 @@ Every change is one transaction that holds the rollout's row: it reads the cours
 moment, none of it has happened or all of it.
 """
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,8 +18,7 @@ from sqlmodel import Session, col, select
 from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
+from fleet_server.access.audit import Change, append
 from fleet_server.access.roles import Actor
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
@@ -91,8 +89,18 @@ class _Updates(msgspec.Struct):
     updates: list[UpdateReport] = []
 
 
-def start(engine: Engine, tenant: str, actor: Actor, order: Order) -> str:
-    """Begin a rollout; its id. The rollouts process opens the first wave.
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a rollout would do if it began now: its waves of devices, and why others are left out."""
+
+    artifact: Artifact
+    devices: tuple[Device, ...]
+    waves: tuple[tuple[str, ...], ...]
+    unfit: Mapping[str, str]
+
+
+def foresee(session: Session, tenant: str, identity: str, order: Order) -> Outlook:
+    """What the rollout ``identity`` would do by ``order``; nothing else of its name begins meanwhile.
 
     Raises:
         RolloutNotFound: no such group or artifact.
@@ -100,40 +108,52 @@ def start(engine: Engine, tenant: str, actor: Actor, order: Order) -> str:
         RolloutConflict: another rollout moves some of the devices to a release of the same name.
     """
     rollout_rules.check(order.rules)
-    identity, now_ms = secrets.token_hex(4), wall_ms()
-    with writing(engine) as session:
-        artifact = _lock_artifact(session, tenant, order)
-        devices = groups.members(session, tenant, order.group)
-        _refuse_overlap(session, tenant, order, {device.id for device in devices})
-        unfit = {
-            device.id: " ".join(found)
-            for device in devices
-            if (found := fitness.problems(artifact, device.profile))
-        }
-        waves = _cut(order, devices, unfit, identity)
-        row = Rollout(
-            tenant=tenant,
-            id=identity,
-            device_group=order.group,
-            artifact=artifact.sha256,
-            state=RolloutState.RUNNING,
-            rules=msgspec.json.encode(order.rules).decode(),
-            reason=order.reason,
-            created_ms=now_ms,
-        )
-        session.add(row)
-        session.flush()
-        session.add_all(
-            Wave(tenant=tenant, rollout=identity, number=number) for number in range(1, len(waves) + 1)
-        )
-        _add_members(session, row, artifact, waves, unfit)
-        detail = msgspec.to_builtins(order) | {"artifact": artifact.sha256, "devices": len(devices)}
-        audit.append(session, tenant, actor, Change("rollout.start", identity, None, detail, detail))
-    return identity
+    artifact = _lock_artifact(session, tenant, order)
+    devices = groups.members(session, tenant, order.group)
+    _refuse_overlap(session, tenant, order, {device.id for device in devices})
+    unfit = {
+        device.id: " ".join(found)
+        for device in devices
+        if (found := fitness.problems(artifact, device.profile))
+    }
+    waves = _cut(order, devices, unfit, identity)
+    return Outlook(artifact, tuple(devices), tuple(map(tuple, waves)), unfit)
 
 
-def act(engine: Engine, tenant: str, actor: Actor, identity: str, action: Action) -> None:
-    """Pause, resume or abort. What follows from it has happened when this returns.
+def start(session: Session, tenant: str, identity: str, order: Order, outlook: Outlook) -> None:
+    """Begin the rollout as it was foreseen; the rollouts process opens the first wave."""
+    row = Rollout(
+        tenant=tenant,
+        id=identity,
+        device_group=order.group,
+        artifact=outlook.artifact.sha256,
+        state=RolloutState.RUNNING,
+        rules=msgspec.json.encode(order.rules).decode(),
+        reason=order.reason,
+        created_ms=wall_ms(),
+    )
+    session.add(row)
+    session.flush()
+    session.add_all(
+        Wave(tenant=tenant, rollout=identity, number=number) for number in range(1, len(outlook.waves) + 1)
+    )
+    _add_members(session, row, outlook)
+
+
+def resume(session: Session, tenant: str, identity: str) -> None:
+    """Let a rollout that is paused go on; raises as :func:`act`."""
+    _act(session, lock(session, tenant, identity), Action.RESUME)
+
+
+def require_paused(session: Session, tenant: str, identity: str) -> Rollout:
+    """The rollout, which can be resumed; raises as :func:`act`."""
+    row = lock(session, tenant, identity)
+    _wanted(row, Action.RESUME)
+    return row
+
+
+def act(engine: Engine, tenant: str, identity: str, action: Action, actor: Actor) -> None:
+    """Pause or abort, at once and by whoever sees harm. What follows from it has happened then.
 
     Raises:
         RolloutNotFound: no such rollout.
@@ -141,20 +161,30 @@ def act(engine: Engine, tenant: str, actor: Actor, identity: str, action: Action
     """
     with writing(engine) as session:
         row = lock(session, tenant, identity)
-        wanted = _ACTIONS.get((action, RolloutState(row.state)))
-        if wanted is None:
-            raise RolloutConflict(
-                _("rollout {id} is {state}; it cannot {action} now").format(
-                    id=identity, state=row.state, action=action
-                )
+        before = row.state
+        _act(session, row, action)
+        append(session, tenant, actor, Change(f"rollout.{action}", identity, before, row.state))
+
+
+def _act(session: Session, row: Rollout, action: Action) -> None:
+    row.state = _wanted(row, action)
+    if row.state == RolloutState.ABORTED:
+        row.detail, row.ended_ms = _("aborted by a person"), wall_ms()
+    session.add(row)
+    session.flush()
+    advance(session, row, wall_ms())
+
+
+def _wanted(row: Rollout, action: Action) -> RolloutState:
+    """Where ``action`` leads."""
+    wanted = _ACTIONS.get((action, RolloutState(row.state)))
+    if wanted is None:
+        raise RolloutConflict(
+            _("rollout {id} is {state}; it cannot {action} now").format(
+                id=row.id, state=row.state, action=action
             )
-        before, row.state = row.state, wanted
-        if wanted is RolloutState.ABORTED:
-            row.detail, row.ended_ms = _("aborted by a person"), wall_ms()
-        session.add(row)
-        session.flush()
-        advance(session, row, wall_ms())
-        audit.append(session, tenant, actor, Change(f"rollout.{action}", identity, before, row.state))
+        )
+    return wanted
 
 
 def advance(session: Session, row: Rollout, now_ms: int) -> bool:
@@ -248,13 +278,8 @@ def _cut(order: Order, devices: Sequence[Device], unfit: Mapping[str, str], iden
     return rollout_rules.cut(order.rules, fit, identity)
 
 
-def _add_members(
-    session: Session,
-    row: Rollout,
-    artifact: Artifact,
-    waves: Sequence[Sequence[str]],
-    unfit: Mapping[str, str],
-) -> None:
+def _add_members(session: Session, row: Rollout, outlook: Outlook) -> None:
+    artifact = outlook.artifact
     previous = {
         one.device: one.artifact
         for one in session.exec(
@@ -265,8 +290,8 @@ def _add_members(
             )
         )
     }
-    places = [(device, number, "") for number, wave in enumerate(waves, 1) for device in wave]
-    places += [(device, LEFT_OUT, why) for device, why in unfit.items()]
+    places = [(device, number, "") for number, wave in enumerate(outlook.waves, 1) for device in wave]
+    places += [(device, LEFT_OUT, why) for device, why in outlook.unfit.items()]
     session.add_all(
         RolloutMember(
             tenant=row.tenant,
@@ -356,8 +381,13 @@ def _reports(session: Session, row: Rollout, artifact: Artifact) -> dict[str, Up
 
 def report_of(document: str, artifact: Artifact) -> UpdateReport | None:
     """What a device's reported half says of the artifact's name."""
+    return report_on(document, artifact.kind, artifact.name)
+
+
+def report_on(document: str, kind: str, name: str) -> UpdateReport | None:
+    """What a device's reported half says of the artifact of this kind and name."""
     for report in msgspec.json.decode(document, type=_Updates).updates:
-        if (report.kind, report.name) == (artifact.kind, artifact.name):
+        if (report.kind, report.name) == (kind, name):
             return report
     return None
 
@@ -401,7 +431,7 @@ def _note(session: Session, row: Rollout, courses: tuple[Course, Course]) -> Non
         return
     detail = {"state": after.state, "opened": opened, "why": after.detail}
     change = Change("rollout.advance", row.id, before.state, after.state, detail)
-    audit.append(session, row.tenant, Actor.system("rollouts"), change)
+    append(session, row.tenant, Actor.system("rollouts"), change)
 
 
 def _write(row: RolloutMember, member: Member, now_ms: int) -> None:

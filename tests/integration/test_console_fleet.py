@@ -257,7 +257,7 @@ async def test_rollouts_are_steered_only_after_a_yes() -> None:
             await until(pilot, shows(pilot, "‖ paused"), "paused")
             server.refusal = "it has just ended"
             await pilot.press("r")
-            await until(pilot, shows(pilot, "Resume this rollout?"), "the question")
+            await until(pilot, shows(pilot, "Ask to resume this rollout?"), "the question")
             await pilot.press("tab", "enter")
             await until(pilot, lambda: "409" in told(pilot), "the server's refusal")
             assert server.steps == ["pause"]

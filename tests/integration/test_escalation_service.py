@@ -32,7 +32,7 @@ from tests.support.batches import base, telemetry
 from tests.support.central import expected, write_central
 from tests.support.escalating import next_answer, put, question
 from tests.support.fleet_broker import Identity, MqttClient, connected
-from tests.support.fleet_server import ServerProcess, add, deliver
+from tests.support.fleet_server import ServerProcess, add, approve_waiting, deliver
 from tests.support.waiting import free_port, wait_until
 
 GATEWAYS = ("gw-a", "gw-b", "gw-c")
@@ -346,6 +346,17 @@ def test_who_asks_too_often_is_refused_and_the_others_are_not(tmp_path: Path, fo
         with fleet.device("gw-b") as other:
             put(other, "gw-b", question())
             assert next_answer(other).state is AnswerState.ANSWERED
+        budget = {"device_per_hour": 3600.0, "tenant_per_hour": 36000.0, "reason": "a storm"}
+        with fleet.server.client() as client:
+            assert client.put("/v1/escalations/budget", json=budget).status_code == 202
+        approve_waiting(fleet.server.data)
+        assert fleet.server.get("/v1/escalations/budget") | {"reason": "a storm"} == budget
+
+        def is_answered() -> bool:
+            put(device, "gw-a", question())
+            return next_answer(device).state is AnswerState.ANSWERED
+
+        wait_until(is_answered, "the new budget holds, without a restart", 20.0)
 
 
 def test_a_server_without_a_central_model_says_so(tmp_path: Path) -> None:

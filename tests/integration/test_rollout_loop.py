@@ -17,7 +17,7 @@ from fleet_protocol.topics import Channel, topic
 from fleet_server.database.engine import open_engine
 from fleet_server.database.models import SentHint, Twin, TwinHalf
 from tests.support.fleet_broker import connected
-from tests.support.fleet_server import ServerProcess, add, fleet
+from tests.support.fleet_server import ServerProcess, add, approve_waiting, fleet
 from tests.support.rollout_site import FakeDevice, RolloutSite, next_hint, rollout_site
 from tests.support.rollouts import (
     add_fleet,
@@ -218,7 +218,7 @@ def test_good_devices_take_a_release_in_waves_while_the_loop_is_killed(
             server, "rollout", "start", "--group", "good", "--model", "leak", "--release", "2",
             "--wave", "1,50%,100%", "--soak", "1s", "--reason", "a better model", "--json",
         )  # fmt: skip
-        identity = json.loads(text)["rollout"]["id"]
+        identity = begun(server, text)
         watching = subprocess.Popen(
             [sys.executable, "-m", "fleet_console", "rollout", "watch", identity, "--data", str(server.data)],
             stdout=subprocess.PIPE, text=True,
@@ -245,7 +245,7 @@ def test_a_bad_release_stops_in_its_first_wave_and_is_not_offered_again(
         run(server, "group", "set", "bad", "id=bad-*")
         start = ("rollout", "start", "--group", "bad", "--model", "leak", "--wave", "1,100%", "--reason", "x",
                  "--soak", "0s", "--json", "--release")  # fmt: skip
-        identity = json.loads(run(server, *start, "3"))["rollout"]["id"]
+        identity = begun(server, run(server, *start, "3"))
         watched = fleet("rollout", "watch", identity, "--json", "--data", server.data)
         assert watched.returncode == 1
         last = json.loads(watched.stdout.splitlines()[-1])
@@ -255,7 +255,7 @@ def test_a_bad_release_stops_in_its_first_wave_and_is_not_offered_again(
         shown = run(server, "rollout", "show", identity)
         assert "rolled_back" in shown
 
-        again = json.loads(run(server, *start, "3"))["rollout"]["id"]
+        again = begun(server, run(server, *start, "3"))
         fleet("rollout", "watch", again, "--data", server.data)
         burnt = next(one.id for wave in page(database, identity).waves for one in wave.devices
                      if one.state == "failed")  # fmt: skip
@@ -272,13 +272,15 @@ def test_an_abort_wants_to_be_confirmed_and_spares_who_has_not_begun(
         run(server, "group", "set", "slow", "id=slow-*")
         text = run(server, "rollout", "start", "--group", "slow", "--model", "leak", "--release", "4",
                    "--wave", "100%", "--reason", "x", "--json")  # fmt: skip
-        identity = json.loads(text)["rollout"]["id"]
+        identity = begun(server, text)
         wait_until(lambda: "testing" in run(server, "rollout", "show", identity), "the device has begun")
         refused = fleet("rollout", "abort", identity, "--data", server.data)
         assert refused.returncode == 1
         assert "nothing was changed" in refused.stderr
         assert "It is paused" in run(server, "rollout", "pause", identity)
-        assert "It goes on" in run(server, "rollout", "resume", identity)
+        assert "rollout.resume, proposed" in run(server, "rollout", "resume", identity, "--reason", "x")
+        assert len(approve_waiting(server.data)) == 1
+        assert "running" in run(server, "rollout", "show", identity)
         confirmed = subprocess.run(
             [sys.executable, "-m", "fleet_console", "rollout", "abort", identity, "--data", str(server.data)],
             input=f"{identity}\n", capture_output=True, text=True, check=False, timeout=60,
@@ -308,6 +310,13 @@ def assert_refused(server: ServerProcess, command: tuple[str, ...], complaint: s
     done = fleet(*command, "--data", server.data)
     assert (done.returncode, done.stdout) == (code, "")
     assert complaint in done.stderr
+
+
+def begun(server: ServerProcess, said: str) -> str:
+    """The rollout that was asked for, once somebody else has approved it."""
+    identity = str(json.loads(said)["proposal"]["id"])
+    assert approve_waiting(server.data) == [identity]
+    return identity
 
 
 def run(server: ServerProcess, *command: str) -> str:

@@ -16,15 +16,17 @@ from fleet_server.updates import fitness
 from fleet_server.updates.hints import Due, doubt, note, outstanding
 from fleet_server.updates.rollout_pages import list_rollouts
 from fleet_server.updates.rollout_rules import Rules
-from fleet_server.updates.rollouts import Action, Order, act, start
+from fleet_server.updates.rollouts import Action, Order
 from tests.support.actors import SOMEBODY
 from tests.support.rollouts import (
     TENANT,
+    act,
     add_fleet,
     assigned,
     begin,
     digest,
     give,
+    launch,
     move_on,
     page,
     publish,
@@ -126,22 +128,22 @@ def test_an_abort_is_complete_when_it_returns_without_any_loop(engine: Engine, f
     identity = begin(engine, "5", "100%")
     move_on(engine)
     tell(engine, waves_of(engine, identity)[0][0], update(2, "staged"))
-    act(engine, TENANT, SOMEBODY, identity, Action.ABORT)
+    act(engine, identity, Action.ABORT)
     assert page(engine, identity).rollout.state == "aborted"
     assert sorted(assigned(engine).values()) == sorted([NEW] + [OLD] * 9)
     for action in Action:
         with pytest.raises(RolloutConflict, match="is aborted"):
-            act(engine, TENANT, SOMEBODY, identity, action)
+            act(engine, identity, action)
 
 
 def test_a_pause_holds_the_next_wave_until_it_is_resumed(engine: Engine, fleet: list[str]) -> None:
     identity = begin(engine, "1", "100%")
     move_on(engine)
-    act(engine, TENANT, SOMEBODY, identity, Action.PAUSE)
+    act(engine, identity, Action.PAUSE)
     finish(engine, waves_of(engine, identity)[0])
     move_on(engine)
     assert [wave.state for wave in page(engine, identity).waves] == ["ended", "waiting"]
-    act(engine, TENANT, SOMEBODY, identity, Action.RESUME)
+    act(engine, identity, Action.RESUME)
     assert page(engine, identity).waves[1].state == "open"
 
 
@@ -175,7 +177,7 @@ def test_a_second_rollout_of_the_name_over_the_same_devices_is_refused(
     begin(engine, release=3, group="others", where="id=gw-01")
     publish(engine, 1, name="flow")
     begin(engine, release=1, name="flow")
-    act(engine, TENANT, SOMEBODY, first, Action.ABORT)
+    act(engine, first, Action.ABORT)
     begin(engine, release=3, where="id=gw-00")
 
 
@@ -186,12 +188,7 @@ def test_two_starts_at_once_are_one_start_and_one_refusal(engine: Engine, fleet:
     def try_to_start(release: int) -> str:
         barrier.wait()
         try:
-            return start(
-                engine,
-                TENANT,
-                SOMEBODY,
-                Order("all", Kind.MODEL, "leak", release, Rules(waves=("100%",)), "race"),
-            )
+            return launch(engine, Order("all", Kind.MODEL, "leak", release, Rules(waves=("100%",)), "race"))
         except RolloutConflict:
             return ""
 
@@ -209,7 +206,7 @@ def test_what_cannot_start_leaves_nothing(engine: Engine, fleet: list[str]) -> N
     with pytest.raises(RulesError, match="leaves out"):
         begin(engine, "50%")
     with pytest.raises(RolloutNotFound, match="no rollout 'x'"):
-        act(engine, TENANT, SOMEBODY, "x", Action.PAUSE)
+        act(engine, "x", Action.PAUSE)
     assert list_rollouts(engine, TENANT, "", 10) == []
 
 

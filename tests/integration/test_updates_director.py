@@ -14,7 +14,7 @@ from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact, Device, Directive, Tenant
 from fleet_server.errors import NoArtifact, NotFound
 from fleet_server.updates.artifacts import target_of
-from fleet_server.updates.assigning import assign, withdraw
+from fleet_server.updates.changes import plan_assign, plan_withdraw
 from fleet_server.updates.director import KEPT, Director
 from fleet_signing import ceremony
 from fleet_signing.metadata import ONLINE_LIFE, decode, now, targets_in
@@ -51,6 +51,20 @@ def row(target: Target) -> Artifact:
         manifest=msgspec.json.encode(described).decode(),
         created_ms=0,
     )
+
+
+def assign(engine: Engine, tenant: str, device: str, what: tuple[Kind, str], release: int) -> None:
+    """Make an assignment that was agreed to."""
+    arguments = {"device": device, "kind": what[0], "name": what[1], "release": release}
+    with writing(engine) as session:
+        plan_assign(session, tenant, "", arguments).carry()
+
+
+def withdraw(engine: Engine, tenant: str, device: str, what: tuple[Kind, str]) -> None:
+    """Take one back."""
+    arguments = {"device": device, "kind": what[0], "name": what[1]}
+    with writing(engine) as session:
+        plan_withdraw(session, tenant, "", arguments).carry()
 
 
 def given(director: Director, device: str = "gw-1") -> list[tuple[str, str]]:

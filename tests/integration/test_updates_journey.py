@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.test_agent_updates import edge_agent
 from tests.support.agents import EnrolledAgent
-from tests.support.fleet_server import ServerProcess, fleet
+from tests.support.fleet_server import ServerProcess, agreed, fleet
 from tests.support.updating import model_folder
 from tests.support.waiting import wait_until
 
@@ -68,7 +68,7 @@ def device(tmp_path: Path, server: ServerProcess) -> Iterator[EnrolledAgent]:
 def publish(server: ServerProcess, tmp_path: Path, release: int) -> None:
     folder = model_folder(tmp_path / f"release-{release}", release)
     said(fleet("publish", "model", folder, "--keys", tmp_path / "keys", "--data", server.data))
-    said(fleet("assign", DEVICE, "model", "autoencoder", str(release), "--data", server.data))
+    agreed(server.data, "assign", DEVICE, "model", "autoencoder", str(release))
 
 
 def test_from_publication_to_a_running_model_and_on_a_stick(

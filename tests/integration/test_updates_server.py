@@ -21,10 +21,13 @@ from tuf.ngclient import FetcherInterface, Updater
 from fleet_protocol.manifest import encode
 from fleet_protocol.manifest import parse as parse_manifest
 from fleet_protocol.targets import MAX_ARTIFACT, parse
+from fleet_server.config import load
+from fleet_server.database.engine import open_engine, writing
+from fleet_server.database.models import Proposal
 from fleet_signing import artifacts, ceremony, image, keys
 from fleet_signing.ceremony import Bundle
 from fleet_signing.metadata import now, seal
-from tests.support.fleet_server import fleet
+from tests.support.fleet_server import approve_waiting, fleet
 from tests.support.repositories import policy
 from tests.support.update_place import MODEL, PASSPHRASE, Place, model
 from tests.support.waiting import wait_until
@@ -62,7 +65,7 @@ def test_from_publishing_to_a_device_that_verifies_both_repositories(place: Plac
     assert "journey" in place.fleet("artifact", "list")
     device = tmp_path / "gw"
     place.fleet("device", "add", "gw-journey", "--out", device)
-    place.fleet("assign", "gw-journey", "model", "journey", "1")
+    place.agreed("assign", "gw-journey", "model", "journey", "1")
 
     token = place.token(device)
     seen = tmp_path / "director"
@@ -170,7 +173,7 @@ def put(place: Place, path: str, content: bytes, **headers: str) -> httpx.Respon
 
 def post(place: Place, document: bytes, what: str = "metadata") -> httpx.Response:
     with place.server.client() as client:
-        return client.post(f"/v1/updates/{what}", content=document)
+        return client.post(f"/v1/updates/{what}", content=document, params={"reason": "a test"})
 
 
 @pytest.mark.parametrize(
@@ -278,11 +281,13 @@ def test_a_policy_that_its_model_does_not_answer_is_refused(place: Place, tmp_pa
     place.fleet("publish", "model", model(tmp_path / "model", "answers"), "--keys", place.keys)
     text = policy(1).content.replace(b'"pressure_leak"', b'"answers"').replace(b'"leak"', b'"asks"')
     (tmp_path / "policy.toml").write_bytes(text.replace(b"score > 0.9", b"scorn > 0.9"))
-    assert "scorn" in place.refused("publish", "policy", tmp_path / "policy.toml", "--keys", place.keys)
+    asked = ("publish", "policy", tmp_path / "policy.toml", "--keys", place.keys)
+    assert "scorn" in place.refused(*asked, "--reason", "a test")
     (tmp_path / "policy.toml").write_bytes(text)
-    assert "policies/asks/1.toml is published" in place.fleet(
-        "publish", "policy", tmp_path / "policy.toml", "--keys", place.keys, "--model", tmp_path / "model"
-    )
+    said = place.agreed(*asked, "--model", tmp_path / "model")
+    assert "policies/asks/1.toml says" in said
+    assert "score > 0.9" in said
+    assert "asks" in place.fleet("artifact", "list")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +325,7 @@ def test_a_bundle_on_a_stick_holds_what_the_device_needs(place: Place, tmp_path:
     place.fleet("publish", "model", model(tmp_path / "model", "stick"), "--keys", place.keys)
     device = tmp_path / "gw"
     place.fleet("device", "add", "gw-stick", "--out", device)
-    place.fleet("assign", "gw-stick", "model", "stick", "1")
+    place.agreed("assign", "gw-stick", "model", "stick", "1")
     out = tmp_path / "stick.tar"
     place.fleet("bundle", "export", "--device", "gw-stick", "--out", out)
     with tarfile.open(out) as tar:
@@ -441,13 +446,15 @@ def test_a_ceremony_held_again_renews_and_devices_follow(place: Place, tmp_path:
     root = image_root(place, tmp_path)
     (place.keys / "policies.key").unlink()
     place.fleet("key", "ceremony", "--keys", place.keys)
+    assert len(place.published().image_roots) == 1
+    approve_waiting(place.server.data)
     assert (place.keys / "policies.key").exists()
     assert len(place.published().image_roots) == 2
     updater = place.client("image", root, tmp_path / "image")
     updater.refresh()
     text = policy(1).content.replace(b'"leak"', b'"renewed"')
     (tmp_path / "policy.toml").write_bytes(text)
-    place.fleet("publish", "policy", tmp_path / "policy.toml", "--keys", place.keys)
+    place.agreed("publish", "policy", tmp_path / "policy.toml", "--keys", place.keys)
     updater = place.client("image", root, tmp_path / "image")
     updater.refresh()
     assert updater.get_targetinfo("policies/renewed/1.toml") is not None
@@ -459,3 +466,39 @@ def test_a_ceremony_with_other_root_keys_is_refused_before_anything_is_written(
     said = place.refused("key", "ceremony", "--keys", tmp_path / "others")
     assert "was not signed by 2 of these root keys" in said
     assert not (tmp_path / "others").exists()
+
+
+def test_an_approved_publication_that_a_death_interrupted_is_finished_at_the_next_start(
+    place: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.toml").write_bytes(policy(1).content.replace(b'"leak"', b'"survives"'))
+    place.fleet("publish", "policy", tmp_path / "policy.toml", "--keys", place.keys, "--reason", "a test")
+    (waiting,) = place.server.get("/v1/proposals", waiting="true")["items"]
+    place.server.stop(signal.SIGKILL)
+    engine = open_engine(load(place.server.data).database_url)
+    with writing(engine) as session:
+        row = session.get_one(Proposal, ("default", waiting["id"]))
+        row.state, row.decided_ms = "approved", row.created_ms
+        session.add(row)
+    engine.dispose()
+    place.start()
+    assert place.server.get(f"/v1/proposals/{waiting['id']}")["proposal"]["state"] == "executed"
+    assert "survives" in place.fleet("artifact", "list")
+
+
+def test_a_policy_is_stale_once_another_was_published_first(place: Place, tmp_path: Path) -> None:
+    for name in (b"first", b"second"):
+        file = tmp_path / f"{name.decode()}.toml"
+        file.write_bytes(policy(1).content.replace(b'"leak"', b'"' + name + b'"'))
+        place.fleet("publish", "policy", file, "--keys", place.keys, "--reason", "a test")
+    late, early = place.server.get("/v1/proposals", waiting="true")["items"]
+    file = place.server.data / "approver.token"
+    endpoints = place.server.endpoints
+    where = ("--server", endpoints["api_url"], "--token-file", file, "--ca", endpoints["api_ca"])
+    assert fleet("proposal", "approve", early["id"], "--yes", *where).returncode == 0
+    done = fleet("proposal", "approve", late["id"], "--yes", *where)
+    assert done.returncode == 1
+    assert "stale" in done.stderr
+    listed = place.fleet("artifact", "list")
+    assert "first" in listed
+    assert "second" not in listed

@@ -21,7 +21,10 @@ FLEET: dict[str, tuple[tuple[str, ...], str]] = {
     "rollouts": (("4",), "leak_watch 2"),
     "rollout": (("4", "enter"), "wave 3"),
     "abort": (("4", "enter", "a"), "Cancel"),
-    "help": (("2", "question_mark"), "What every key does"),
+    "proposals": (("5",), "device.assign"),
+    "proposal": (("5", "enter"), "gw-hill-02"),
+    "approve": (("5", "enter", "a"), "Cancel"),
+    "help": (("2", "question_mark"), "What policies and agents raised"),
 }
 PARTS = {"health": 1, "models": 2, "updates": 3, "agent": 4}
 

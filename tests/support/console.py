@@ -17,6 +17,7 @@ from fleet_console.screens.app import Console
 from fleet_console.screens.grid import Grid
 from fleet_console.sources.base import Ability, Step
 from fleet_console.sources.views import (
+    Change,
     Conclusion,
     Device,
     DevicePage,
@@ -28,6 +29,9 @@ from fleet_console.sources.views import (
     Member,
     Model,
     Overview,
+    Proposal,
+    ProposalPage,
+    Reached,
     Reading,
     Report,
     Rollout,
@@ -37,6 +41,7 @@ from fleet_console.sources.views import (
     Spool,
     Update,
     Value,
+    Vote,
     Wanted,
     Wave,
     Written,
@@ -200,7 +205,7 @@ EVENTS = (
 ROLLOUT = Rollout(
     id="3f2a9c10", state="running", kind="model", name="pressure_leak", release=4, version="1.3",
     group="old-town", reason="finds small leaks sooner", created_ms=NOW - 2 * HOUR,
-    counts={"waiting": 2, "assigned": 2, "done": 1, "failed": 1},
+    counts={"waiting": 2, "assigned": 2, "done": 1, "failed": 1}, asked_by="olga", approved_by=("anna",),
 )  # fmt: skip
 
 ROLLOUTS = (
@@ -229,6 +234,40 @@ ROLLOUT_PAGE = RolloutPage(
 )  # fmt: skip
 
 
+PROPOSAL = Proposal(
+    id="7e11c0de", action="rollout.start", state="proposed", proposer="olga",
+    reason="finds small leaks sooner", needed=2, approvals=1, devices=3, sites=("hill", "old-town"),
+    sha256="5f" * 32, created_ms=NOW - 5 * MINUTE,
+)  # fmt: skip
+
+PROPOSALS = (
+    PROPOSAL,
+    Proposal(id="3f2a9c10", action="rollout.start", state="executed", proposer="olga", needed=1, approvals=1,
+             reason="the night model", created_ms=NOW - 2 * HOUR),
+    Proposal(id="b0a7", action="device.assign", state="stale", proposer="otto", reason="a try",
+             outcome="'radius' is no longer as it was shown; propose it anew", created_ms=NOW - 30 * HOUR),
+    Proposal(id="b0a8", action="policy.publish", state="rejected", proposer="otto", reason="fewer alarms",
+             created_ms=NOW - 50 * HOUR),
+)  # fmt: skip
+
+PROPOSAL_PAGE = ProposalPage(
+    proposal=PROPOSAL,
+    diff=(
+        Change(field="model pressure_leak", before={"release 3": 2, "none": 1}, after={"release 4": 3}),
+        Change(field="version", after="1.3"),
+        Change(field="group", after="old-town"),
+        Change(field="waves", after=[["gw-hill-02"], ["gw-canal-01", "gw-canal-02"]]),
+        Change(field="max_failures", after=0),
+    ),
+    reached=(
+        Reached(id="gw-canal-01", site="old-town", has=3, runs=3),
+        Reached(id="gw-canal-02", site="old-town", has=3, runs=2),
+        Reached(id="gw-hill-02", site="hill"),
+    ),
+    votes=(Vote(person="anna", agrees=True, reason="looked at the trial"),),
+)
+
+
 class ShownFleet:
     """A server that always says the same, and nothing once it is ``dead``; steps are written down."""
 
@@ -238,6 +277,7 @@ class ShownFleet:
     def __init__(self, *, has_rollouts: bool = True) -> None:
         self.dead: ConsoleError | None = None
         self.steps: list[tuple[str, Step]] = []
+        self.decided: list[tuple[str, str, str]] = []
         self._has_rollouts = has_rollouts
 
     async def close(self) -> None:
@@ -269,8 +309,18 @@ class ShownFleet:
     async def rollout(self, rollout: str) -> Seen[RolloutPage]:
         return self._said(ROLLOUT_PAGE)
 
-    async def steer(self, rollout: str, step: Step) -> None:
+    async def steer(self, rollout: str, step: Step) -> str:
         self.steps.append((rollout, step))
+        return "Asked for as proposal 5e: somebody else approves it." if step is Step.RESUME else ""
+
+    async def proposals(self) -> Seen[tuple[Proposal, ...]]:
+        return self._said(PROPOSALS)
+
+    async def proposal(self, proposal: str) -> Seen[ProposalPage]:
+        return self._said(PROPOSAL_PAGE)
+
+    async def decide(self, proposal: str, verdict: str, said: str) -> None:
+        self.decided.append((proposal, verdict, said))
 
     def die(self) -> None:
         self.dead = Unreachable("the server at http://fleet.example:8080 does not answer (refused)")

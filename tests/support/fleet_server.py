@@ -18,6 +18,7 @@ from fleet_protocol.messages import Ack, decode, encode
 from fleet_protocol.topics import Channel, topic
 from tests.support.batches import base, telemetry
 from tests.support.fleet_broker import Identity, connected
+from tests.support.people import add_person_to
 from tests.support.waiting import wait_until
 
 START_S = 60.0
@@ -132,6 +133,28 @@ def fleet(
         # Where whoever runs the tests is logged in is nobody's business here.
         env=os.environ | {"XDG_CONFIG_HOME": "/nonexistent"} | (environment or {}),
     )
+
+
+def agreed(data: Path, *arguments: str | Path) -> str:
+    """What a command says that asks for a change, which another person has then approved."""
+    done = fleet(*arguments, "--reason", "a test", "--data", data)
+    assert done.returncode == 0, done.stderr
+    approve_waiting(data)
+    return done.stdout
+
+
+def approve_waiting(data: Path) -> list[str]:
+    """Have somebody else approve whatever waits; the proposals' ids."""
+    file = data / "approver.token"
+    if not file.exists():
+        file.write_text(add_person_to(data, "anna"))
+    endpoints = json.loads((data / "endpoints.json").read_text())
+    where = ("--server", endpoints["api_url"], "--token-file", file, "--ca", endpoints["api_ca"])
+    waiting = json.loads(fleet("proposal", "list", "--waiting", "--json", *where).stdout)
+    for each in waiting:
+        done = fleet("proposal", "approve", each["id"], "--yes", *where)
+        assert done.returncode == 0, done.stderr
+    return [each["id"] for each in waiting]
 
 
 def add(server: ServerProcess, name: str, folder: Path) -> Identity:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Sequence
 
@@ -19,13 +20,15 @@ from fleet_protocol.messages import (
     encode,
 )
 from fleet_protocol.targets import Description, Kind
+from fleet_server.access.roles import Actor
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact, Assignment, Device, Presence, Site, Tenant, Twin, TwinHalf
 from fleet_server.devices.groups import set_group
+from fleet_server.updates import rollouts
 from fleet_server.updates.assignments import assign
 from fleet_server.updates.rollout_pages import RolloutPage, get_rollout
 from fleet_server.updates.rollout_rules import Rules
-from fleet_server.updates.rollouts import Order, advance, lock, pending, start
+from fleet_server.updates.rollouts import Action, Order, advance, foresee, lock, pending, resume, start
 from tests.support.actors import SOMEBODY
 
 TENANT = "default"
@@ -127,7 +130,24 @@ def begin(
     """A rollout of a group that is saved for it."""
     set_group(engine, TENANT, SOMEBODY, group, where)
     rules = Rules(waves=waves or ("100%",), max_failures=failures, soak_s=soak_s)
-    return start(engine, TENANT, SOMEBODY, Order(group, Kind.MODEL, name, release, rules, "a better model"))
+    return launch(engine, Order(group, Kind.MODEL, name, release, rules, "a better model"))
+
+
+def launch(engine: Engine, order: Order) -> str:
+    """A rollout that was agreed to; its id."""
+    identity = secrets.token_hex(4)
+    with writing(engine) as session:
+        start(session, TENANT, identity, order, foresee(session, TENANT, identity, order))
+    return identity
+
+
+def act(engine: Engine, identity: str, action: Action) -> None:
+    """Pause, resume or abort it; what has to be agreed to was."""
+    if action is Action.RESUME:
+        with writing(engine) as session:
+            resume(session, TENANT, identity)
+    else:
+        rollouts.act(engine, TENANT, identity, action, Actor.shell("test"))
 
 
 def move_on(engine: Engine, now_ms: int | None = None) -> int:

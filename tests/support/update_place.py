@@ -18,7 +18,7 @@ from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import Bundle
 from fleet_signing.metadata import now, seal
 from tests.support.device_post import DevicePost
-from tests.support.fleet_server import ServerProcess, fleet
+from tests.support.fleet_server import ServerProcess, agreed, fleet
 
 MODEL = Path("use_cases/water_network/models/pressure_leak")
 PASSPHRASE = "correct horse battery"
@@ -55,6 +55,10 @@ class Place:
         done = fleet(*arguments, "--data", self.server.data)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def agreed(self, *arguments: str | Path) -> str:
+        """What a command says that asks for a change, which somebody else then approves."""
+        return agreed(self.server.data, *arguments)
 
     def refused(self, *arguments: str | Path) -> str:
         done = fleet(*arguments, "--data", self.server.data)

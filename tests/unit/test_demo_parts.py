@@ -59,6 +59,7 @@ def city() -> CityView:
     rollout = {
         "name": "pressure_leak", "release": 2, "version": "1.1.0", "group": plan.GROUP, "state": "running",
         "counts": {"done": 1, "assigned": 2, "waiting": 3, "failed": 0}, "reason": "knows leaks elsewhere",
+        "asked_by": "operator", "approved_by": ["anna"],
     }  # fmt: skip
     answer = {"device": "gw-207", "label": "gw-149", "confidence": 0.97, "answered_ms": 0}
     return CityView(1_000, devices, events, counts, 120.0, (1.0, 2.0), (), rollout, answer)
@@ -74,6 +75,7 @@ def test_the_view_fits_the_terminal_and_tells_the_story(width: int, height: int)
     assert max(map(len, lines)) <= width
     text = out.getvalue()
     assert "1 done 2 assigned 3 waiting" in text
+    assert "asked by operator" in text
     assert "zone gw-149 (97%)" in text
     assert "refused  1.0 s ago  gw-149  update_refused" in text
     assert "gw-main litert" in text

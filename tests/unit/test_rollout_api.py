@@ -27,6 +27,7 @@ from fleet_server.health import server_health
 from fleet_server.link.mosquitto import ROLLOUTS
 from tests.support.centre import answering, make_centre, now_ms
 from tests.support.fleet_server import fleet
+from tests.support.people import add_person
 from tests.support.rollouts import add_fleet, move_on, publish, tell, update
 
 Centre = tuple[Engine, ServerConfig]
@@ -45,14 +46,27 @@ def centre(tmp_path: Path) -> Iterator[Centre]:
 @pytest.fixture
 def client(centre: Centre) -> Iterator[httpx.Client]:
     with answering(*centre) as client:
+        client.headers["X-Other"] = add_person(centre[0], "anna")
         client.put("/v1/groups/all", json={"filter": ""}).raise_for_status()
         yield client
 
 
 def started(client: httpx.Client, **more: object) -> dict:
     answer = client.post("/v1/rollouts", json=ORDER | more)
-    assert answer.status_code == 201, answer.text
-    return answer.json()
+    assert answer.status_code == 202, answer.text
+    approve(client, answer.json())
+    return client.get(f"/v1/rollouts/{answer.json()['proposal']['id']}").json()
+
+
+def approve(client: httpx.Client, page: dict) -> None:
+    """Another person agrees."""
+    proposal = page["proposal"]
+    answer = client.post(
+        f"/v1/proposals/{proposal['id']}/approve",
+        json={"sha256": proposal["sha256"]},
+        headers={"Authorization": f"Bearer {client.headers['X-Other']}"},
+    )
+    assert (answer.status_code, answer.json()["proposal"]["state"]) == (200, "executed"), answer.text
 
 
 def test_a_group_is_saved_and_listed(client: httpx.Client) -> None:
@@ -69,14 +83,16 @@ def test_a_rollout_from_its_start_to_its_end(client: httpx.Client, centre: Centr
     path = f"/v1/rollouts/{page['rollout']['id']}"
     assert page["rollout"]["counts"]["waiting"] == 4
     assert page["rollout"]["waves"] == ["1", "100%"]
+    assert (page["rollout"]["asked_by"], page["rollout"]["approved_by"]) == ("operator", ["anna"])
     move_on(centre[0])
     (device,) = client.get(path).json()["waves"][0]["devices"]
     assert (device["state"], device["presence"], device["is_holding"]) == ("assigned", "new", True)
     assert client.post(f"{path}/pause").json()["rollout"]["state"] == "paused"
-    assert client.post(f"{path}/resume").json()["rollout"]["state"] == "running"
+    approve(client, client.post(f"{path}/resume", json={"reason": "seen"}).json())
+    assert client.get(path).json()["rollout"]["state"] == "running"
     ended = client.post(f"{path}/abort").json()
     assert (ended["rollout"]["state"], ended["rollout"]["counts"]["withdrawn"]) == ("aborted", 4)
-    refused = client.post(f"{path}/resume")
+    refused = client.post(f"{path}/resume", json={"reason": "again"})
     assert (refused.status_code, refused.json()["code"]) == (409, "rollout_conflict")
     assert client.get("/v1/rollouts").json()["items"] == [ended["rollout"]]
 
@@ -161,11 +177,19 @@ def test_the_command_line_tells_the_same(client: httpx.Client, centre: Centre) -
     engine, config = centre
     where = ("--server", str(client.base_url), "--token-file", config.token)
     assert "all    4" in fleet("group", "list", *where).stdout
-    begun = fleet("rollout", "start", "--group", "all", "--model", "leak", "--release", "2", "--wave", "100%",
+    asked = fleet("rollout", "start", "--group", "all", "--model", "leak", "--release", "2", "--wave", "100%",
                   "--max-failures", "4", "--reason", "better", *where)  # fmt: skip
-    identity = begun.stdout.split(":")[0]
-    assert f"{identity}: model leak release 2 to all, running: 4 waiting" in begun.stdout
-    assert f"fleet rollout watch {identity}" in begun.stdout
+    identity = asked.stdout.split(":")[0]
+    assert f"{identity}: rollout.start, proposed" in asked.stdout
+    assert "model leak: none × 4 → release 2 × 4" in asked.stdout
+    assert f"fleet proposal approve {identity}" in asked.stdout
+    assert fleet("proposal", "approve", identity, "--yes", *where).returncode == 1
+    file = config.data / "anna.token"
+    file.write_text(client.headers["X-Other"])
+    other = ("--server", str(client.base_url), "--token-file", file)
+    assert f"by typing {identity[-4:]}" in fleet("proposal", "approve", identity, *other).stderr
+    assert "carried out" in fleet("proposal", "approve", identity, "--yes", *other).stdout
+    assert f"{identity}: rollout.start, executed" in fleet("proposal", "show", identity, *where).stdout
     move_on(engine)
     tell(engine, "gw-00", update(2, "failed", refusal="wrong_hardware"))
     tell(engine, "gw-01", update(2, "committed", installed=2))

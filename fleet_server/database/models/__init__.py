@@ -8,6 +8,7 @@ from fleet_server.database.models.access import (
     Approval,
     ApprovalRule,
     AuditRecord,
+    BreakGlass,
     Person,
     Proposal,
     Role,
@@ -28,7 +29,7 @@ from fleet_server.database.models.devices import (
     Twin,
     TwinHalf,
 )
-from fleet_server.database.models.escalation import Answer, Job, Request
+from fleet_server.database.models.escalation import Answer, EscalationBudget, Job, Request
 from fleet_server.database.models.service import RefusalCount, RefusedMessage, ServerHealth, Service
 from fleet_server.database.models.telemetry import (
     Batch,
@@ -63,6 +64,7 @@ __all__ = [
     "Assignment",
     "AuditRecord",
     "Batch",
+    "BreakGlass",
     "Certificate",
     "Claim",
     "Device",
@@ -70,6 +72,7 @@ __all__ = [
     "DeviceTag",
     "Directive",
     "Enrollment",
+    "EscalationBudget",
     "Event",
     "FactoryBatch",
     "Gap",

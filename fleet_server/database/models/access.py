@@ -66,8 +66,9 @@ class Role(Model, table=True):
 class Proposal(Model, table=True):
     """A change that somebody asks for, and what it would do; it waits for approvals.
 
-    ``change`` is canonical JSON that nobody alters, ``sha256`` its digest, ``radius`` what it would
-    touch as it was then. ``needed`` is how many approvals it takes. ``outcome`` says what came of it.
+    ``change`` and ``radius`` are canonical JSON that nobody alters: what it would do, and what it would
+    touch as it was then; ``sha256`` is the digest of all that an approver is shown. ``needed`` is how
+    many approvals it takes. ``outcome`` says what came of it.
     """
 
     __table_args__ = (ForeignKeyConstraint(["tenant", "proposer"], ["person.tenant", "person.id"]),)
@@ -103,6 +104,23 @@ class Approval(Model, table=True):
     sha256: str = Field(max_length=64)
     reason: str = Field(default="", max_length=200)
     given_ms: int = integer()
+
+
+class BreakGlass(Model, table=True):
+    """That somebody carried a proposal out without approvals, and who else has taken note of it."""
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant", "proposal"], ["proposal.tenant", "proposal.id"]),
+        ForeignKeyConstraint(["tenant", "person"], ["person.tenant", "person.id"]),
+    )
+
+    tenant: str = Field(primary_key=True, max_length=63)
+    proposal: str = Field(primary_key=True, max_length=36)
+    person: str = Field(max_length=63)
+    reason: str = Field(max_length=200)
+    broken_ms: int = integer()
+    acknowledged_by: str = Field(default="", max_length=63)
+    acknowledged_ms: int | None = integer(default=None)
 
 
 class ApprovalRule(Model, table=True):

@@ -55,3 +55,12 @@ class Job(Model, table=True):
     detail: str = Field(default="", sa_type=Text)
     created_ms: int = integer()
     ended_ms: int | None = integer(default=None)
+
+
+class EscalationBudget(Model, table=True):
+    """How many questions an hour one device and all of a tenant may ask; none before it was changed."""
+
+    tenant: str = Field(primary_key=True, foreign_key="tenant.id", max_length=63)
+    device_per_hour: float
+    tenant_per_hour: float
+    changed_ms: int = integer()

@@ -29,6 +29,8 @@ class Rollout:
     version: str
     group: str
     reason: str
+    asked_by: str = ""
+    approved_by: tuple[str, ...] = ()
     state: str = ""
     detail: str = ""
     samples: list[Sample] = field(default_factory=list)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleet_protocol.texts import _
+from hil.approver import Approver
+from hil.errors import StepFailed
 from use_cases.water_network import faulty_models, models_folder
 from use_cases.water_network.demo import plan
 from use_cases.water_network.demo.policies import PACK, in_fast_time
@@ -41,7 +43,10 @@ class OperatorError(RuntimeError):
 
 
 class Operator:
-    """Has the token of the server on ``server`` and, in ``keys``, the offline keys."""
+    """Has the token of the server on ``server`` and, in ``keys``, the offline keys.
+
+    What the operator asks for is approved by somebody else, with a token of their own.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Keep keys, passphrase and releases in ``folder``."""
@@ -50,6 +55,7 @@ class Operator:
         self._releases: Final = folder / "releases"
         self._passphrase: Final = folder / "passphrase"
         self._passphrase.write_text(_PASSPHRASE)
+        self._approver: Final = Approver(self.server, folder / "approver.token", self._run)
 
     def fleet(self, *arguments: str) -> str:
         """What ``fleet`` prints, asked of this server.
@@ -57,8 +63,17 @@ class Operator:
         Raises:
             OperatorError: it ended with an error.
         """
-        done = subprocess.run(
-            (*FLEET, *arguments, "--data", str(self.server)),
+        done = self._run(*arguments, "--data", str(self.server))
+        if done.returncode != 0:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise OperatorError(
+                _("fleet {command} failed: {reason}").format(command=" ".join(arguments[:3]), reason=said)
+            )
+        return done.stdout
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            (*FLEET, *arguments),
             stdin=subprocess.DEVNULL,  # else a ceremony asks whoever watches the demonstration
             capture_output=True,
             text=True,
@@ -66,12 +81,6 @@ class Operator:
             env=os.environ | {"ARGAN_PASSPHRASE_FILE": str(self._passphrase), "NO_COLOR": "1"},
             start_new_session=True,
         )
-        if done.returncode != 0:
-            said = done.stderr.strip() or done.stdout.strip()
-            raise OperatorError(
-                _("fleet {command} failed: {reason}").format(command=" ".join(arguments[:3]), reason=said)
-            )
-        return done.stdout
 
     def hold_ceremony(self) -> None:
         """Make the offline keys; the machine that is never online is this one."""
@@ -90,16 +99,19 @@ class Operator:
         self._releases.mkdir(exist_ok=True)
         policy = self._releases / "leak_2.toml"
         policy.write_text(in_fast_time((PACK / "policies" / policy.name).read_text()))
-        self.fleet("publish", "policy", str(policy), "--keys", str(self._keys))
+        reason = _("calibrated for the better model")
+        self.fleet("publish", "policy", str(policy), "--keys", str(self._keys), "--reason", reason)
+        self._approve()
 
     def start_rollout(self, order: Order) -> str:
-        """Begin to carry ``order`` out; the rollout's id."""
+        """Ask for ``order``, and have somebody else approve it; the rollout's id."""
         said = self.fleet(
             "rollout", "start", f"--{order.kind}", order.name, "--release", str(order.release),
             "--group", plan.GROUP, "--wave", order.waves, "--soak", "1s", "--reason", order.reason, "--json",
         )  # fmt: skip
         page: dict[str, Any] = json.loads(said)
-        return str(page["rollout"]["id"])
+        self._approve()
+        return str(page["proposal"]["id"])
 
     def watching(self, rollout: str) -> tuple[str, ...]:
         """The command that watches ``rollout`` until it ends."""
@@ -107,11 +119,20 @@ class Operator:
 
     def assign(self, device: str, release: int) -> None:
         """Let one device have ``release`` of the leak model."""
-        self.fleet("assign", device, "model", plan.MODEL, str(release))
+        reason = _("to see that it is refused")
+        self.fleet("assign", device, "model", plan.MODEL, str(release), "--reason", reason)
+        self._approve()
 
     def unassign(self, device: str) -> None:
         """Let one device be given nothing any more."""
-        self.fleet("unassign", device, "model", plan.MODEL)
+        self.fleet("unassign", device, "model", plan.MODEL, "--reason", _("it was refused"))
+        self._approve()
+
+    def _approve(self) -> None:
+        try:
+            self._approver.approve()
+        except StepFailed as error:
+            raise OperatorError(str(error)) from error
 
     def _release(self, release: int) -> Path:
         if release == plan.BETTER:

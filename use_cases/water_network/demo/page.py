@@ -124,9 +124,12 @@ def _rollouts(findings: Findings) -> list[str]:
 
 
 def _rollout(went: Rollout) -> str:
-    return _("{what} release {release} ({version}) for group {group}: {reason} – {state} {detail}").format(
-        what=went.what, release=went.release, version=went.version, group=went.group,
-        reason=went.reason, state=went.state, detail=went.detail,
+    return _(
+        "{what} release {release} ({version}) for group {group}: {reason} – asked by {asker}, "
+        "approved by {approvers} – {state} {detail}"
+    ).format(
+        what=went.what, release=went.release, version=went.version, group=went.group, reason=went.reason,
+        asker=went.asked_by, approvers=", ".join(went.approved_by), state=went.state, detail=went.detail,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from use_cases.water_network.demo.observe import CityView, DeviceView
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 EVENTS_SHOWN: Final = 6
-OTHER_LINES: Final = 10
+OTHER_LINES: Final = 11
 """Lines of the screen that are neither devices nor events."""
 
 TROUBLES: Final = frozenset({"update_refused", "update_rolled_back", "update_failed"})
@@ -110,10 +110,11 @@ def _story(view: CityView) -> Text:
     refused = next((one for one in reversed(view.events) if one["name"] in TROUBLES), None)
     lines = (
         _rollout(view.rollout) if view.rollout else _("no rollout yet"),
+        _people(view.rollout) if view.rollout else _("nobody has asked for anything yet"),
         _answer(view.escalation, view.now_ms) if view.escalation else _("no answer of the center's yet"),
         _event(refused, view.now_ms) if refused else _("no update was refused yet"),
     )
-    heads = (_("rollout"), _("center "), _("refused"))
+    heads = (_("rollout"), _("people "), _("center "), _("refused"))
     return Text(
         "\n".join(f"{head}  {line}" for head, line in zip(heads, lines, strict=True)),
         no_wrap=True,
@@ -126,6 +127,12 @@ def _rollout(rollout: dict[str, Any]) -> str:
     moving = " ".join(f"{count} {state}" for state, count in counts.items() if count)
     return _("{name} {release}: {state}; {moving}; {reason}, for {group}").format(
         **{key: rollout[key] for key in ("name", "release", "state", "reason", "group")}, moving=moving
+    )
+
+
+def _people(rollout: dict[str, Any]) -> str:
+    return _("asked by {asker}, approved by {approvers}").format(
+        asker=rollout["asked_by"], approvers=", ".join(rollout["approved_by"])
     )
 
 

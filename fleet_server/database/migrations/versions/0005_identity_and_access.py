@@ -15,6 +15,7 @@ depends_on = None
 _PERSON = ("password", "subject", "failed_logins", "locked_until_ms")
 _TOKEN = ("kind", "role", "site", "tag")
 _CERTIFICATE = ("key_sha256", "issuer", "trust_sha256", "revoked_reason", "enforced_ms")
+_NEW = ("claim", "factory_batch", "hold", "device_tag", "approval_rule", "escalation_budget", "break_glass")
 _UNENFORCED = sa.text("revoked_reason <> '' AND enforced_ms IS NULL")
 _UNUSED = ("approval", "proposal", "enrollment", "audit_record")
 
@@ -71,7 +72,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("claim", "factory_batch", "hold", "device_tag", "approval_rule", *_UNUSED):
+    for table in (*_NEW, *_UNUSED):
         op.drop_table(table)
     op.drop_index(op.f("ix_certificate_unenforced"), "certificate")
     if op.get_bind().dialect.name == "postgresql":
@@ -161,11 +162,30 @@ def _decisions() -> None:
         *_approval_keys(),
     )
     op.create_table(
+        "break_glass",
+        *_texts(tenant=63, proposal=36, person=63, reason=200),
+        _number("broken_ms"),
+        *_texts(acknowledged_by=63),
+        _number("acknowledged_ms", nullable=True),
+        _refers("break_glass", ["tenant", "person"], "person", ["tenant", "id"]),
+        _refers("break_glass", ["tenant", "proposal"], "proposal", ["tenant", "id"]),
+        sa.PrimaryKeyConstraint("tenant", "proposal", name=op.f("pk_break_glass")),
+    )
+    op.create_table(
         "approval_rule",
         *_texts(tenant=63, site=63, action=64),
         sa.Column("approvals", sa.Integer(), nullable=False),
         _refers("approval_rule", ["tenant"], "tenant", ["id"]),
         sa.PrimaryKeyConstraint("tenant", "site", "action", name=op.f("pk_approval_rule")),
+    )
+    op.create_table(
+        "escalation_budget",
+        *_texts(tenant=63),
+        sa.Column("device_per_hour", sa.Float(), nullable=False),
+        sa.Column("tenant_per_hour", sa.Float(), nullable=False),
+        _number("changed_ms"),
+        _refers("escalation_budget", ["tenant"], "tenant", ["id"]),
+        sa.PrimaryKeyConstraint("tenant", name=op.f("pk_escalation_budget")),
     )
 
 

@@ -37,6 +37,13 @@ def roll_out(stage: Stage, order: Order, meanwhile: Meanwhile | None = None) -> 
         version=started["version"],
         group=started["group"],
         reason=order.reason,
+        asked_by=started["asked_by"],
+        approved_by=tuple(started["approved_by"]),
+    )
+    stage.say(
+        _("Rollout of {what} release {release}: asked by {asker}, approved by {approvers}").format(
+            what=went.what, release=went.release, asker=went.asked_by, approvers=", ".join(went.approved_by)
+        )
     )
     stage.findings.rollouts.append(went)
     log = stage.folder / "logs" / f"rollout-{len(stage.findings.rollouts)}.log"

@@ -1,0 +1,42 @@
+"""The rules over HTTP: how many approvals a change takes, and proposing other ones."""
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from fleet_server.access.approvals import MOST_APPROVALS
+from fleet_server.access.proposal_pages import ProposalPage
+from fleet_server.access.rules import SET, RuleView, list_rules
+from fleet_server.api.centre import Changes, Reader, Reason, Server, TrustManager
+from fleet_server.api.proposing import MADE, Wish, propose
+
+router = APIRouter(prefix="/v1/approval-rules", tags=["approvals"])
+
+
+class NewRule(BaseModel):
+    """A rule; an empty site or action means all others, and null approvals take the rule away."""
+
+    site: str = Field(default="", max_length=63)
+    action: str = Field(default="", max_length=64)
+    approvals: int | None = Field(ge=0, le=MOST_APPROVALS)
+    reason: Reason
+
+
+class RuleList(BaseModel):
+    """Every rule. Where none holds, a change takes one approval."""
+
+    items: list[RuleView]
+
+
+@router.get("")
+def approval_rules(_caller: Reader, server: Server) -> RuleList:
+    """The rules, by site and action."""
+    return RuleList(items=list_rules(server.engine, server.config.tenant))
+
+
+@router.put("", status_code=202, responses=MADE)
+def set_approval_rule(
+    caller: TrustManager, changes: Changes, new: NewRule, response: Response
+) -> ProposalPage:
+    """Propose another rule; it takes as many approvals as the rules of now ask for."""
+    wish = Wish(SET, new.model_dump(exclude={"reason"}), new.reason)
+    return propose(changes, caller, wish, response)
