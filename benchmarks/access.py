@@ -21,9 +21,9 @@ from typing import Final
 
 from benchmarks.load import connect, messages, publish_all
 from fleet_protocol.topics import Channel, device_access, every_device, topic
+from fleet_server.authority.providing import provide_service
 from fleet_server.link import mosquitto
 from fleet_server.link.mosquitto import INGEST
-from fleet_server.link.providing import provide_service
 from tests.support.fleet_broker import FleetBroker, Identity, MqttClient, connack, connected
 from tests.support.waiting import wait_until
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, insert
 
-from fleet_server.access.audit import BEGINNING, canonical, digest_of
-from fleet_server.access.audit_sources import opened_export, rows, write_export
-from fleet_server.access.checkpoints import STEADY, sign, walk
-from fleet_server.access.verification import verify
+from fleet_server.audit.chain import BEGINNING, canonical, digest_of
+from fleet_server.audit.checkpoints import STEADY, sign, walk
+from fleet_server.audit.sources import opened_export, rows, write_export
+from fleet_server.audit.verification import verify
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.database.models import AuditRecord, Tenant
 from fleet_server.database.schema import upgrade

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=AGENT)
     commands = parser.add_subparsers(dest="command", required=True)
     from edge_agent.enrollment import arguments as enrollment
-    from edge_agent.link import command as identity
+    from edge_agent.identity import command as identity
     from edge_agent.updates import command as updates
 
     updates.add_to(commands)
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     from edge_agent.allowance import allowance
     from edge_agent.clock import Clock, boot_id
     from edge_agent.config import load
-    from edge_agent.link.identity import load_identity
+    from edge_agent.identity.identity import load_identity
     from edge_agent.service.log_tail import FORMAT, LogTail
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=FORMAT)
@@ -170,7 +170,7 @@ def _update(options: argparse.Namespace) -> int:
 
 
 def _identity(options: argparse.Namespace) -> int:
-    from edge_agent.link.command import run
+    from edge_agent.identity.command import run
 
     return run(options)
 

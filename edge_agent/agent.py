@@ -13,8 +13,8 @@ from edge_agent.clock import Clock
 from edge_agent.config import Config, Modbus, SensorConfig
 from edge_agent.errors import ConfigError, FolderInUse
 from edge_agent.escalation.desk import Desk
-from edge_agent.link.identity import Identity
-from edge_agent.link.renewal import Renewal
+from edge_agent.identity.identity import Identity
+from edge_agent.identity.renewal import Renewal
 from edge_agent.link.transport import Transport
 from edge_agent.link.uplink import Uplink
 from edge_agent.models import Models, Setting

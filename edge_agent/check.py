@@ -10,7 +10,7 @@ from edge_agent.allowance import allowance
 from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Config, Model, Replay, load
 from edge_agent.errors import AgentError, ConfigError, IdentityError, InferenceError
-from edge_agent.link.identity import load_identity
+from edge_agent.identity.identity import load_identity
 from fleet_protocol.errors import PolicyError
 from fleet_protocol.manifest import Manifest, Runtime
 from fleet_protocol.messages import ClockState

@@ -14,11 +14,11 @@ from typing import NoReturn
 import msgspec
 
 from fleet_protocol.texts import _
-from fleet_server.access import shell
+from fleet_server.access import person_command as shell
+from fleet_server.authority.command import add_commands as add_authority
 from fleet_server.config import load, read_settings
 from fleet_server.errors import ServerError
 from fleet_server.files import make_folder
-from fleet_server.link.authority_command import add_commands as add_authority
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -268,13 +268,13 @@ def _broker_acl(options: argparse.Namespace) -> None:
 
 
 def _audit_verify(options: argparse.Namespace) -> int:
-    from fleet_server.access.audit_commands import verify_chain
+    from fleet_server.audit.commands import verify_chain
 
     return verify_chain(options)
 
 
 def _audit_export(options: argparse.Namespace) -> None:
-    from fleet_server.access.audit_commands import export_chain
+    from fleet_server.audit.commands import export_chain
 
     export_chain(options)
 

@@ -15,15 +15,15 @@ from sqlmodel import Session, col, func, select
 
 from fleet_protocol.texts import _
 from fleet_protocol.topics import SERVICE_PREFIX
-from fleet_server.access.notary import CheckpointKeeper
+from fleet_server.audit.notary import CheckpointKeeper
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.database.models import Certificate
 from fleet_server.database.notes import Notes
 from fleet_server.errors import ServerError
-from fleet_server.link.quarantine import Quarantine
-from fleet_server.link.revocation import Revocation
+from fleet_server.identity.quarantine import Quarantine
+from fleet_server.identity.revocation import Revocation
 from fleet_server.telemetry.ingest import Stop
 
 GUARD: Final = f"{SERVICE_PREFIX}guard"

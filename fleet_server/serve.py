@@ -20,9 +20,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet_protocol.texts import _
-from fleet_server.access.checkpoint_files import provide_audit_key
-from fleet_server.access.notary import CheckpointKeeper
 from fleet_server.access.tokens import provide_token
+from fleet_server.audit.checkpoint_files import provide_audit_key
+from fleet_server.audit.notary import CheckpointKeeper
+from fleet_server.authority import health as authority_health
+from fleet_server.authority.authority import API_NAME, UPDATES_NAME, open_authority
+from fleet_server.authority.providing import provide_broker, provide_roots, provide_server, provide_service
 from fleet_server.clock import now, wall_ms
 from fleet_server.config import (
     SETTINGS_FILE,
@@ -40,10 +43,8 @@ from fleet_server.errors import ConfigError, StoreError
 from fleet_server.files import make_folder, write_durably
 from fleet_server.guard import GUARD
 from fleet_server.health import has_started
-from fleet_server.link import authority_health, mosquitto
-from fleet_server.link.authority import API_NAME, UPDATES_NAME, open_authority
-from fleet_server.link.device_tokens import provide_token_key
-from fleet_server.link.providing import provide_broker, provide_roots, provide_server, provide_service
+from fleet_server.identity.device_tokens import provide_token_key
+from fleet_server.link import mosquitto
 from fleet_server.lock import locked
 from fleet_server.supervisor import Program, Stopped, Supervisor
 from fleet_server.updates.office import provide_keys

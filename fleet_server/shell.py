@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet_protocol.texts import _
-from fleet_server.access.audit import Change, append
 from fleet_server.access.roles import Actor
+from fleet_server.audit.chain import Change, append
 from fleet_server.config import SETTINGS_FILE, ServerConfig, without_password
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.errors import StoreError

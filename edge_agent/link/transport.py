@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from edge_agent.clock import Clock
 from edge_agent.config import Broker
 from edge_agent.errors import LinkDown, LinkError, LinkRefused
-from edge_agent.link.identity import Identity
+from edge_agent.identity.identity import Identity
 from fleet_protocol.errors import TopicError
 from fleet_protocol.messages import MAX_PAYLOAD
 from fleet_protocol.texts import _

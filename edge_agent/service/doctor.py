@@ -15,7 +15,7 @@ from edge_agent.allowance import MIB, UNKNOWN, Allowance, allowance
 from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Broker, Config
 from edge_agent.errors import AgentError, IdentityError
-from edge_agent.link.identity import Identity, load_identity
+from edge_agent.identity.identity import Identity, load_identity
 from edge_agent.service import probes
 from edge_agent.service.board import Board, differences, look, used_disk_bytes, used_memory_mib
 from fleet_protocol.health import CATALOG

@@ -21,8 +21,8 @@ from typing import Final
 
 from edge_agent.allowance import MIB
 from edge_agent.config import Broker
+from edge_agent.identity.identity import Identity
 from edge_agent.inference.session import PACKAGES
-from edge_agent.link.identity import Identity
 from fleet_protocol.manifest import Runtime
 from fleet_protocol.messages import ClockState
 from fleet_protocol.texts import _

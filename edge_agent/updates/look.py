@@ -18,10 +18,10 @@ from edge_agent.errors import (
     UpdateRefused,
     UpdateUnreachable,
 )
-from edge_agent.link.device_server import DeviceServer
+from edge_agent.identity.device_server import DeviceServer
+from edge_agent.identity.identity import serial_of
+from edge_agent.identity.proof import Prover
 from edge_agent.link.https import tls_context
-from edge_agent.link.identity import serial_of
-from edge_agent.link.proof import Prover
 from edge_agent.updates import board, marks
 from edge_agent.updates.download import Downloader
 from edge_agent.updates.marks import Marks

@@ -15,13 +15,14 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, delete, select
 
 from fleet_protocol.texts import _
-from fleet_server.access import audit, lockout, passwords
-from fleet_server.access.audit import Change
+from fleet_server.access import lockout, passwords
 from fleet_server.access.issuing import SESSION
 from fleet_server.access.nonces import Nonces
 from fleet_server.access.oidc import Endpoints, Issuer
 from fleet_server.access.roles import Actor, Caller, Permission
 from fleet_server.access.tokens import digest, grants_of, new_token
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Token

@@ -14,10 +14,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
-from fleet_server.access import audit, passwords
-from fleet_server.access.audit import Change
+from fleet_server.access import passwords
 from fleet_server.access.roles import Actor, RoleName
 from fleet_server.access.tokens import digest
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Token

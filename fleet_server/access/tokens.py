@@ -11,9 +11,9 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
 from fleet_server.access.roles import Actor, Caller, Grant, RoleName, Scope, narrowed
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Tenant, Token

@@ -11,7 +11,6 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
 from fleet_server import VERSION
-from fleet_server.access.actions import open_proposals
 from fleet_server.access.door import Door
 from fleet_server.access.oidc import Issuer
 from fleet_server.access.roles import Actor
@@ -38,6 +37,7 @@ from fleet_server.api import (
 from fleet_server.api.centre import Centre
 from fleet_server.api.limits import LIMITS, guarded
 from fleet_server.api.problems import Problem, install
+from fleet_server.approvals.actions import open_proposals
 from fleet_server.config import ServerConfig, Settings, certificate_in, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.updates.bounds import MAX_CONNECTIONS, BoundedProtocol

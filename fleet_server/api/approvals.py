@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from fleet_server.access.approvals import MOST_APPROVALS
-from fleet_server.access.proposal_pages import ProposalPage
-from fleet_server.access.rules import SET, RuleView, list_rules
 from fleet_server.api.centre import Changes, Reader, Reason, Server, TrustManager
 from fleet_server.api.proposing import MADE, Wish, propose
+from fleet_server.approvals.decision import MOST_APPROVALS
+from fleet_server.approvals.pages import ProposalPage
+from fleet_server.approvals.rules import SET, RuleView, list_rules
 
 router = APIRouter(prefix="/v1/approval-rules", tags=["approvals"])
 

@@ -7,10 +7,10 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import Kind
-from fleet_server.access.proposal_pages import ProposalPage
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Publisher, Reader, Reason, Updates
 from fleet_server.api.proposing import MADE, ReasonOf, Wish, propose
+from fleet_server.approvals.pages import ProposalPage
 from fleet_server.updates.artifacts import ArtifactSummary
 from fleet_server.updates.changes import ASSIGN, WITHDRAW
 

@@ -7,10 +7,10 @@ from pydantic import BaseModel, Field
 
 from fleet_protocol.messages import LAST_WALL_MS
 from fleet_protocol.texts import _
-from fleet_server.access.audit_pages import RecordView, Wanted, list_records
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import MOST_ITEMS, Auditor, Server
 from fleet_server.api.problems import ProblemError
+from fleet_server.audit.pages import RecordView, Wanted, list_records
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 

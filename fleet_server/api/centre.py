@@ -11,12 +11,12 @@ from sqlalchemy import Engine
 
 from fleet_protocol.messages import LAST_WALL_MS
 from fleet_protocol.texts import _
-from fleet_server.access.actions import open_proposals
 from fleet_server.access.door import Door
-from fleet_server.access.proposals import Proposals
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.access.tokens import identify
 from fleet_server.api.problems import ProblemError
+from fleet_server.approvals.actions import open_proposals
+from fleet_server.approvals.proposals import Proposals
 from fleet_server.config import ServerConfig
 from fleet_server.devices.scope import is_within, require_device
 from fleet_server.updates.office import Office, open_office

@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field
 
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Enroller, Limit, Server, require_on
-from fleet_server.link import claims as decisions
-from fleet_server.link.batches import (
+from fleet_server.authority.signing_requests import MAX_CSR_BYTES
+from fleet_server.identity import claims as decisions
+from fleet_server.identity.batches import (
     BatchMade,
     BatchView,
     BatchWish,
@@ -17,8 +18,7 @@ from fleet_server.link.batches import (
     create_batch,
     list_batches,
 )
-from fleet_server.link.claims import ClaimView
-from fleet_server.link.signing_requests import MAX_CSR_BYTES
+from fleet_server.identity.claims import ClaimView
 
 batch_router = APIRouter(prefix="/v1/batches", tags=["enrollment"])
 claim_router = APIRouter(prefix="/v1/claims", tags=["enrollment"])

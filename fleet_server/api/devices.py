@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 from fleet_protocol.enrollment import Enrolled
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Enroller, Limit, Reader, Server, require_on, require_reach
+from fleet_server.authority.signing_requests import MAX_CSR_BYTES
 from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
 from fleet_server.devices.tagging import Tags, standing, tag, untag
-from fleet_server.link.enrollment import Newcomer, enroll
-from fleet_server.link.signing_requests import MAX_CSR_BYTES
+from fleet_server.identity.enrollment import Newcomer, enroll
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from fleet_server.access.proposal_pages import ProposalPage
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Reader, Reason, Server
 from fleet_server.api.proposing import MADE, Wish, propose
+from fleet_server.approvals.pages import ProposalPage
 from fleet_server.escalation import budget
 from fleet_server.escalation.history import EscalationView, Place, escalations
 

@@ -8,7 +8,14 @@ from pydantic import BaseModel, Field
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Enroller, Server, require_on
 from fleet_server.devices.tagging import standing
-from fleet_server.link.invitations import InvitationView, Invited, Wish, invite, list_invitations, withdraw
+from fleet_server.identity.invitations import (
+    InvitationView,
+    Invited,
+    Wish,
+    invite,
+    list_invitations,
+    withdraw,
+)
 
 router = APIRouter(prefix="/v1/devices/{device}/invitations", tags=["enrollment"])
 

@@ -23,7 +23,7 @@ from fleet_protocol.buckets import TokenBucket
 from fleet_protocol.targets import MAX_ARTIFACT
 from fleet_protocol.texts import _
 from fleet_server.api.problems import Problem
-from fleet_server.link.sources import network_of
+from fleet_server.identity.sources import network_of
 from fleet_signing.ceremony import MAX_BUNDLE
 
 MOST_KEPT: Final = 10_000

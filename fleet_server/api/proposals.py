@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from fleet_server.access.proposal_pages import ProposalPage, ProposalSummary, get_proposal, list_proposals
 from fleet_server.api.centre import (
     Approver,
     Changes,
@@ -16,6 +15,7 @@ from fleet_server.api.centre import (
     Reason,
 )
 from fleet_server.api.proposing import MADE, Why, Wish, propose
+from fleet_server.approvals.pages import ProposalPage, ProposalSummary, get_proposal, list_proposals
 
 router = APIRouter(prefix="/v1", tags=["approvals"])
 

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Final, NamedTuple
 from fastapi import Query, Response
 from pydantic import BaseModel
 
-from fleet_server.access.approvals import ProposalState
-from fleet_server.access.plans import Arguments
-from fleet_server.access.proposal_pages import ProposalPage, get_proposal
-from fleet_server.access.proposals import Proposals
 from fleet_server.access.roles import Caller
 from fleet_server.api.centre import Reason
+from fleet_server.approvals.decision import ProposalState
+from fleet_server.approvals.pages import ProposalPage, get_proposal
+from fleet_server.approvals.plans import Arguments
+from fleet_server.approvals.proposals import Proposals
 
 MADE: Final[dict[int | str, dict[str, Any]]] = {
     201: {"model": ProposalPage, "description": "No approval is needed here: it was done."},

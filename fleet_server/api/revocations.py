@@ -7,8 +7,8 @@ from fleet_server.access.roles import Actor, Caller, Permission
 from fleet_server.api.centre import Revoker, Server, require_reach
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
-from fleet_server.link import revoking
-from fleet_server.link.mass_revocation import require_few
+from fleet_server.identity import revoking
+from fleet_server.identity.mass_revocation import require_few
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 

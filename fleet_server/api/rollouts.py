@@ -6,10 +6,10 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from fleet_protocol.targets import Kind
-from fleet_server.access.proposal_pages import ProposalPage
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Reader, Reason, Server, Stopper, forbidden
 from fleet_server.api.proposing import MADE, Why, Wish, propose
+from fleet_server.approvals.pages import ProposalPage
 from fleet_server.updates import rollouts as moves
 from fleet_server.updates.changes import RESUME, START
 from fleet_server.updates.rollout_pages import RolloutPage, RolloutSummary, get_rollout, list_rollouts, reach

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
 from fleet_protocol.texts import _
-from fleet_server.access.proposal_pages import ProposalPage
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.api.centre import Changes, Publisher, Reader, Server, TrustManager, Updates, require_reach
 from fleet_server.api.proposing import Wish, propose
+from fleet_server.approvals.pages import ProposalPage
 from fleet_server.errors import BadChange, Refused, TooLarge
 from fleet_server.updates.export import write_bundle
 from fleet_server.updates.online import refusing

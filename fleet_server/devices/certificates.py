@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
+from fleet_server.authority.issuing import Revoked
 from fleet_server.database.models import Certificate
-from fleet_server.link.issuing import Revoked
 
 SUPERSEDED: Final = "superseded"
 """The reason of RFC 5280 for a board that was taken away in good faith: its key is not known to be stolen."""

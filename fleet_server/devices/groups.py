@@ -15,9 +15,9 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
 from fleet_server.access.roles import Actor, Scope
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Device, DeviceGroup

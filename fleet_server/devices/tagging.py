@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from fleet_protocol.texts import _
-from fleet_server.access.audit import Change, append
 from fleet_server.access.roles import Actor
+from fleet_server.audit.chain import Change, append
 from fleet_server.database.engine import writing
 from fleet_server.database.models import DeviceTag
 from fleet_server.devices.registry import find_device

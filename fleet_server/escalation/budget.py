@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 from sqlmodel import Session, func, select
 
 from fleet_protocol.texts import _
-from fleet_server.access.audit import Change
-from fleet_server.access.plans import Action, Arguments, Difference, Plan, Radius, read
 from fleet_server.access.roles import Permission
+from fleet_server.approvals.plans import Action, Arguments, Difference, Plan, Radius, read
+from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.models import Device, EscalationBudget

@@ -18,9 +18,9 @@ from sqlmodel import Session, col, select, tuple_
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import DELEGATIONS, MAX_ARTIFACT, Description, Kind, Target, path_of
 from fleet_protocol.texts import _
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
 from fleet_server.access.roles import Actor
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact

@@ -9,10 +9,10 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
-from fleet_server.access.approvals import NO_SITE
-from fleet_server.access.audit import Change
-from fleet_server.access.plans import Action, Arguments, Difference, Plan, Radius, Touched, read
 from fleet_server.access.roles import Permission
+from fleet_server.approvals.decision import NO_SITE
+from fleet_server.approvals.plans import Action, Arguments, Difference, Plan, Radius, Touched, read
+from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.database.models import (
     Artifact,

@@ -25,11 +25,12 @@ from fleet_protocol.texts import _
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import DeviceRefused, NotFound, ServerError
-from fleet_server.link import device_routes, enrollment_routes, renewal
-from fleet_server.link.crl_routes import crl_routes
-from fleet_server.link.device_routes import answer_refused, device_of
-from fleet_server.link.device_tokens import TokenDesk
-from fleet_server.link.renewal import RenewalDesk
+from fleet_server.identity import enrollment_routes, renewal
+from fleet_server.identity import token_routes as device_routes
+from fleet_server.identity.crl_routes import crl_routes
+from fleet_server.identity.device_tokens import TokenDesk
+from fleet_server.identity.renewal import RenewalDesk
+from fleet_server.identity.token_routes import answer_refused, device_of
 from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
 from fleet_server.updates.office import PREFIX, Office, open_office
 from fleet_signing.metadata import now

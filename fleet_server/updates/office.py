@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from fleet_server.access.audit import Change, append, attempt
 from fleet_server.access.roles import Actor
+from fleet_server.audit.chain import Change, append, attempt
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
 from fleet_server.updates.artifacts import ArtifactStore

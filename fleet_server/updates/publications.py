@@ -11,9 +11,9 @@ from sqlmodel import Session, func, select
 
 from fleet_protocol.targets import DELEGATIONS, Kind
 from fleet_protocol.texts import _
-from fleet_server.access.audit import Change, digest_of
-from fleet_server.access.plans import Action, Arguments, Difference, Plan, Radius, read
 from fleet_server.access.roles import Actor, Permission
+from fleet_server.approvals.plans import Action, Arguments, Difference, Plan, Radius, read
+from fleet_server.audit.chain import Change, digest_of
 from fleet_server.database.models import Device
 from fleet_server.errors import BadChange
 from fleet_server.updates.office import Office

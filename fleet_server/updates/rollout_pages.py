@@ -12,8 +12,8 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport, UpdateReport
 from fleet_protocol.texts import _
-from fleet_server.access.proposal_pages import answerable
 from fleet_server.access.roles import Scope
+from fleet_server.approvals.pages import answerable
 from fleet_server.clock import wall_ms
 from fleet_server.database.models import Artifact, Presence, Rollout, RolloutMember, Twin, TwinHalf, Wave
 from fleet_server.devices.health import DeviceState, Signs, state_of

@@ -18,8 +18,8 @@ from sqlmodel import Session, col, select
 from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
-from fleet_server.access.audit import Change, append
 from fleet_server.access.roles import Actor
+from fleet_server.audit.chain import Change, append
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import (

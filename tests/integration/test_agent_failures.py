@@ -15,7 +15,7 @@ from pymodbus.constants import ExcCodes
 from edge_agent.agent import Agent
 from edge_agent.clock import BUILD_MS
 from edge_agent.config import load
-from edge_agent.link.identity import load_identity
+from edge_agent.identity.identity import load_identity
 from edge_agent.telemetry.sender import Limits
 from fleet_protocol.messages import ClockState, Events, Quality, Stream, Telemetry
 from tests.support.agents import AgentProcess, recording, replay_section

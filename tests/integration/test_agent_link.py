@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_agent.clock import Clock
 from edge_agent.config import Broker
 from edge_agent.errors import LinkDown, LinkRefused
-from edge_agent.link.identity import load_identity
+from edge_agent.identity.identity import load_identity
 from edge_agent.link.transport import Connection, Transport
 from fleet_protocol.topics import Channel
 from tests.support.agents import AgentProcess, recording, replay_section

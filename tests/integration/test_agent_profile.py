@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.config import load
-from edge_agent.link.identity import load_identity
+from edge_agent.identity.identity import load_identity
 from edge_agent.service.board import look
 from edge_agent.timesync import is_synchronized
 from fleet_protocol.manifest import Runtime

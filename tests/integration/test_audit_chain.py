@@ -9,12 +9,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, select
 
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
-from fleet_server.access.audit_sources import rows
 from fleet_server.access.roles import Actor
 from fleet_server.access.tokens import provide_token
-from fleet_server.access.verification import verify
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
+from fleet_server.audit.sources import rows
+from fleet_server.audit.verification import verify
 from fleet_server.database.engine import writing
 from fleet_server.database.models import AuditRecord, DeviceGroup
 from fleet_server.devices.groups import set_group

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
-from fleet_server.access.checkpoint_files import Copy, provide_audit_key, public_file
-from fleet_server.access.checkpoints import STEADY, Checkpoint, checkpoint_due
-from fleet_server.access.notary import LOOK_MS, CheckpointKeeper, write_checkpoint
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
+from fleet_server.audit.checkpoint_files import Copy, provide_audit_key, public_file
+from fleet_server.audit.checkpoints import STEADY, Checkpoint, checkpoint_due
+from fleet_server.audit.notary import LOOK_MS, CheckpointKeeper, write_checkpoint
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.errors import AuditBroken, AuditError
 from fleet_server.health import server_health

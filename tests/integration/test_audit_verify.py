@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from fleet_server.access.checkpoint_files import provide_audit_key, public_file
-from fleet_server.access.notary import write_checkpoint
+from fleet_server.audit.checkpoint_files import provide_audit_key, public_file
+from fleet_server.audit.notary import write_checkpoint
 from tests.support.auditing import Archive, fleet_server
 
 INSERT = (

@@ -10,10 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fleet_server.authority import issuing_renewal, rollover
+from fleet_server.authority.authority import open_authority
+from fleet_server.authority.issuing import Revoked, make_crl
 from fleet_server.clock import now, wall_ms
-from fleet_server.link import issuing_renewal, rollover
-from fleet_server.link.authority import open_authority
-from fleet_server.link.issuing import Revoked, make_crl
 from fleet_server.link.mosquitto import WATCH
 from tests.support.fleet_broker import FleetBroker, Identity, connack
 

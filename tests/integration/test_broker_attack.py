@@ -11,7 +11,7 @@ from cryptography import x509
 
 from fleet_protocol.messages import MAX_PAYLOAD
 from fleet_protocol.topics import Channel, every_device, topic
-from fleet_server.link.authority import open_authority
+from fleet_server.authority.authority import open_authority
 from fleet_server.link.mosquitto import DROPPED_TOPIC, INGEST, PACKET_OVERHEAD, WATCH
 from tests.support.fleet_broker import ACCEPTED, LAST_WORDS, FleetBroker, Identity, connack, connected
 from tests.support.waiting import wait_until

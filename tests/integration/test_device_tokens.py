@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import DeviceRefused
-from fleet_server.link.device_tokens import TokenDesk
+from fleet_server.identity.device_tokens import TokenDesk
 from tests.support.device_post import DAY, GRANT, DevicePost, make_request
 from tests.support.fleet_server import ServerProcess, add
 from tests.support.waiting import wait_until

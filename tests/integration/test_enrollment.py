@@ -14,9 +14,9 @@ from cryptography import x509
 from edge_agent import durable
 from edge_agent.__main__ import main
 from fleet_protocol.device_folder import fingerprints
-from fleet_server.link import rollover
-from fleet_server.link.authority import Authority, open_authority
-from fleet_server.link.providing import provide_server
+from fleet_server.authority import rollover
+from fleet_server.authority.authority import Authority, open_authority
+from fleet_server.authority.providing import provide_server
 from tests.support.agents import EnrolledAgent, recording, replay_section
 from tests.support.enrolling import changed, enrol, invite, launch, ordered
 from tests.support.fleet_server import ServerProcess, add, fleet

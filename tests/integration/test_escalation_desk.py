@@ -12,7 +12,7 @@ from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Broker
 from edge_agent.errors import LinkError
 from edge_agent.escalation.desk import MAX_OPEN, Desk
-from edge_agent.link.identity import load_identity
+from edge_agent.identity.identity import load_identity
 from edge_agent.link.transport import Connection, Transport
 from edge_agent.service.health import HealthBoard
 from edge_agent.tasks import Work, together

@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import Severity
-from fleet_server.access.actions import open_proposals
-from fleet_server.access.proposal_pages import ProposalPage, get_proposal, list_proposals
-from fleet_server.access.proposals import Proposals
 from fleet_server.access.roles import Caller, RoleName
+from fleet_server.approvals.actions import open_proposals
+from fleet_server.approvals.pages import ProposalPage, get_proposal, list_proposals
+from fleet_server.approvals.proposals import Proposals
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import writing
 from fleet_server.database.models import (

@@ -13,11 +13,11 @@ from cryptography import x509
 
 from edge_agent.clock import Clock
 from edge_agent.config import load
-from edge_agent.link.renewal import Renewal
+from edge_agent.identity.renewal import Renewal
 from edge_agent.service.health import HealthBoard
 from fleet_protocol.messages import ClockState
 from fleet_protocol.topics import Channel, topic
-from fleet_server.link import rollover
+from fleet_server.authority import rollover
 from tests.integration.test_agent_updates import edge_agent
 from tests.support.agents import EnrolledAgent, clock_at, recording, replay_section
 from tests.support.device_post import DAY, DevicePost

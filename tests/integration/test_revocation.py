@@ -14,6 +14,7 @@ from sqlmodel import Session, select
 from fleet_protocol.topics import Channel, topic
 from fleet_server import guard
 from fleet_server.access.roles import Actor
+from fleet_server.authority import passing
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine, writing
@@ -21,9 +22,9 @@ from fleet_server.database.models import AuditRecord, Certificate
 from fleet_server.database.service import raised
 from fleet_server.devices.certificates import certificate_row, serial_text
 from fleet_server.errors import NotFound, RevocationConflict
-from fleet_server.link import passing, revocation, revoking
+from fleet_server.identity import revocation, revoking
+from fleet_server.identity.revocation import FRESH_MS, PORTION, Revocation, pending
 from fleet_server.link.mosquitto import PID_FILE, tell_to_reload
-from fleet_server.link.revocation import FRESH_MS, PORTION, Revocation, pending
 from tests.support.batches import register
 from tests.support.databases import migrated_sqlite
 from tests.support.fleet_broker import ACCEPTED, FleetBroker, Identity, connected

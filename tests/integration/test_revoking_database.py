@@ -10,9 +10,9 @@ from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Certificate, Hold, RefusalCount
 from fleet_server.devices.certificates import all_revoked, certificate_row, serial_text
-from fleet_server.link.quarantine import REFUSED_AT_ONCE, Quarantine
-from fleet_server.link.revocation import pending, settle
-from fleet_server.link.revoking import FLOODING, ON_HOLD, TAKEN_BACK, hold, release, revoke
+from fleet_server.identity.quarantine import REFUSED_AT_ONCE, Quarantine
+from fleet_server.identity.revocation import pending, settle
+from fleet_server.identity.revoking import FLOODING, ON_HOLD, TAKEN_BACK, hold, release, revoke
 from tests.support.batches import register
 from tests.support.fleet_broker import FleetBroker
 

@@ -11,10 +11,10 @@ import msgspec
 from sqlalchemy import Engine, text
 
 from fleet_server.__main__ import main
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
-from fleet_server.access.checkpoint_files import provide_audit_key
-from fleet_server.access.notary import write_checkpoint
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
+from fleet_server.audit.checkpoint_files import provide_audit_key
+from fleet_server.audit.notary import write_checkpoint
 from fleet_server.config import ServerConfig, Settings, resolve, save_settings
 from fleet_server.database.engine import writing
 from fleet_server.database.models import AuditRecord, Tenant

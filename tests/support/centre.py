@@ -17,16 +17,16 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine
 from starlette.applications import Starlette
 
-from fleet_server.access.checkpoint_files import provide_audit_key
 from fleet_server.access.tokens import provide_token
 from fleet_server.api.app import create_app
 from fleet_server.api.limits import LIMITS, guarded
+from fleet_server.audit.checkpoint_files import provide_audit_key
+from fleet_server.authority.authority import open_authority
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
 from fleet_server.database.service import beat
 from fleet_server.guard import GUARD
-from fleet_server.link.authority import open_authority
 from fleet_server.link.mosquitto import ESCALATION, INGEST, ROLLOUTS
 from fleet_server.updates.office import provide_keys
 

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import NameOID
 from sqlmodel import Session, select
 
+from fleet_server.authority.authority import open_authority
+from fleet_server.authority.issuing import CLIENT, make_leaf
 from fleet_server.config import load
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.database.models import AuditRecord, Certificate
 from fleet_server.devices.certificates import certificate_row
-from fleet_server.link.authority import open_authority
-from fleet_server.link.issuing import CLIENT, make_leaf
 from tests.support.fleet_server import ServerProcess
 
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"

@@ -21,12 +21,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from fleet_server.authority.authority import Authority, open_authority
+from fleet_server.authority.issuing import Revoked
+from fleet_server.authority.key_files import key_pem
+from fleet_server.authority.providing import provide_broker, provide_service
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.link import mosquitto
-from fleet_server.link.authority import Authority, open_authority
-from fleet_server.link.issuing import Revoked
-from fleet_server.link.key_files import key_pem
-from fleet_server.link.providing import provide_broker, provide_service
 from tests.support.waiting import wait_until
 
 ANSWER_S = 10.0

@@ -26,7 +26,7 @@ from fleet_server.api import limits
 from fleet_server.api.limits import Budgets, Rate
 from fleet_server.database.models import Token
 from fleet_server.errors import TooBroad
-from fleet_server.link.sources import network_of
+from fleet_server.identity.sources import network_of
 
 WORDS = st.sampled_from(["", "north", "south"])
 SCOPES = st.builds(Scope, WORDS, st.sampled_from(["", "pumps", "valves"]))

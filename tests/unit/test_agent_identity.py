@@ -7,11 +7,11 @@ from cryptography import x509
 
 from edge_agent.config import Broker
 from edge_agent.errors import IdentityError
-from edge_agent.link.identity import Identity, load_identity
+from edge_agent.identity.identity import Identity, load_identity
 from fleet_protocol.messages import ClockState
-from fleet_server.link.authority import Authority, open_authority
-from fleet_server.link.issuing import pem
-from fleet_server.link.key_files import make_key_file
+from fleet_server.authority.authority import Authority, open_authority
+from fleet_server.authority.issuing import pem
+from fleet_server.authority.key_files import make_key_file
 from tests.support.centre import request_pem
 
 

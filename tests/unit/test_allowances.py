@@ -5,8 +5,8 @@ from pathlib import Path
 from fleet_protocol.messages import encode
 from fleet_protocol.topics import Channel, topic
 from fleet_server.config import Settings, resolve
+from fleet_server.identity.quarantine import REFUSED_AT_ONCE, REFUSED_PER_S, Patience
 from fleet_server.link.mqtt import Arrival
-from fleet_server.link.quarantine import REFUSED_AT_ONCE, REFUSED_PER_S, Patience
 from fleet_server.telemetry.admission import Judged, judge
 from fleet_server.telemetry.allowances import Allowances, Limits
 from tests.support.batches import telemetry

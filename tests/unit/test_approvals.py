@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_server.access.approvals import (
+from fleet_server.approvals.decision import (
     ProposalState,
     Question,
     Step,
@@ -17,7 +17,7 @@ from fleet_server.access.approvals import (
     state_at,
     verdict,
 )
-from fleet_server.access.plans import (
+from fleet_server.approvals.plans import (
     Difference,
     Plan,
     Radius,

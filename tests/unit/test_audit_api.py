@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 from sqlmodel import Session, func, select
 
 from fleet_console.tables import safe
-from fleet_server.access import audit
-from fleet_server.access.audit import Change
 from fleet_server.access.tokens import OPERATOR
+from fleet_server.audit import chain as audit
+from fleet_server.audit.chain import Change
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
 from fleet_server.database.models import AuditRecord, Role

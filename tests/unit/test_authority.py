@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fleet_server.authority.authority import Authority, open_authority
+from fleet_server.authority.issuing import BACKDATED, Revoked
+from fleet_server.authority.providing import provide_broker, provide_roots, provide_service
 from fleet_server.errors import AuthorityError, CsrRefused
-from fleet_server.link.authority import Authority, open_authority
-from fleet_server.link.issuing import BACKDATED, Revoked
-from fleet_server.link.providing import provide_broker, provide_roots, provide_service
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from cryptography import x509
 from sqlmodel import Session, col, select
 
 from fleet_server.__main__ import main
+from fleet_server.authority.authority import Authority, open_authority
 from fleet_server.config import Settings, load, save_settings
 from fleet_server.database.engine import open_engine
 from fleet_server.database.models import AuditRecord, Certificate
-from fleet_server.link.authority import Authority, open_authority
-from fleet_server.link.enrollment import enroll
+from fleet_server.identity.enrollment import enroll
 from fleet_server.lock import locked
 from tests.support.centre import make_centre, request_pem
 from tests.support.security_module import PIN, SecurityModule

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from fleet_protocol.health import CATALOG
+from fleet_server.authority import rollover
+from fleet_server.authority.authority import Authority, open_authority
+from fleet_server.authority.health import CODES, ISSUING_ENDS, ROOT_ENDS, judge
+from fleet_server.authority.issuing import ISSUING_DAYS, ROOT_DAYS
 from fleet_server.clock import now
-from fleet_server.link import rollover
-from fleet_server.link.authority import Authority, open_authority
-from fleet_server.link.authority_health import CODES, ISSUING_ENDS, ROOT_ENDS, judge
-from fleet_server.link.issuing import ISSUING_DAYS, ROOT_DAYS
 
 
 @pytest.fixture

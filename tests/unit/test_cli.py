@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from edge_agent.config import load
-from edge_agent.link.identity import load_identity
+from edge_agent.identity.identity import load_identity
 from fleet_console import tables
 from fleet_protocol.device_folder import skeleton
 from fleet_protocol.messages import Severity

@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
+from fleet_server.authority.authority import open_authority
+from fleet_server.authority.issuing import Revoked
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.models import Certificate
 from fleet_server.devices.certificates import all_revoked, trust_of_devices
-from fleet_server.link.authority import open_authority
-from fleet_server.link.enrollment import enroll
-from fleet_server.link.issuing import Revoked
+from fleet_server.identity.enrollment import enroll
 from tests.support.centre import make_centre, request_pem
 
 Centre = tuple[Engine, ServerConfig]

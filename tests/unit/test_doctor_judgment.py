@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.allowance import Allowance
 from edge_agent.errors import ConfigError
-from edge_agent.link.identity import Identity
+from edge_agent.identity.identity import Identity
 from edge_agent.service import doctor
 from edge_agent.service.board import Board
 from edge_agent.service.doctor import Finding

@@ -16,14 +16,14 @@ from sqlmodel import Session, col, select
 from fleet_protocol.enrollment import MAX_BODY, Application, Enrolled, decode
 from fleet_server.access.roles import Actor
 from fleet_server.access.tokens import digest, provide_token
+from fleet_server.authority.authority import open_authority
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.database.models import AuditRecord, Certificate, HardwareUnit, Person, Role, Token
 from fleet_server.devices.groups import members, set_group
 from fleet_server.errors import EnrollmentRefused, ServerError
-from fleet_server.link.authority import open_authority
-from fleet_server.link.enrollment_routes import BURST
-from fleet_server.link.invitations import Wish, accept, invite
+from fleet_server.identity.enrollment_routes import BURST
+from fleet_server.identity.invitations import Wish, accept, invite
 from fleet_server.updates.listener import create_device_app
 from fleet_server.updates.office import provide_keys
 from tests.support.centre import answering, make_centre, now_ms, request_pem, served

@@ -28,7 +28,7 @@ from fleet_server.devices.health import SILENT_AFTER_MS, DeviceState, Signs, des
 from fleet_server.devices.registry import get_device, list_devices
 from fleet_server.errors import Conflict, CsrRefused, NotFound
 from fleet_server.health import server_health
-from fleet_server.link.enrollment import Newcomer, enroll
+from fleet_server.identity.enrollment import Newcomer, enroll
 from fleet_server.link.mosquitto import INGEST, WATCH
 from tests.support.centre import make_centre, now_ms, request_pem
 

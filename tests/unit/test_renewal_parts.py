@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from edge_agent.config import Broker
 from edge_agent.errors import IdentityError
-from edge_agent.link.identity import load_identity
-from edge_agent.link.renewal_time import jitter_of, longest_wait_s, renewal_ms, wait_ms
-from edge_agent.link.renewing import Renewed, both_of, put_in_place
-from fleet_server.link.authority import Authority, make_authority, open_authority
-from fleet_server.link.issuing import CLIENT, make_leaf
-from fleet_server.link.key_files import key_pem
-from fleet_server.link.nonces import LIFE_S, Nonces
-from fleet_server.link.sources import Sources
+from edge_agent.identity.identity import load_identity
+from edge_agent.identity.renewal_time import jitter_of, longest_wait_s, renewal_ms, wait_ms
+from edge_agent.identity.renewing import Renewed, both_of, put_in_place
+from fleet_server.authority.authority import Authority, make_authority, open_authority
+from fleet_server.authority.issuing import CLIENT, make_leaf
+from fleet_server.authority.key_files import key_pem
+from fleet_server.identity.nonces import LIFE_S, Nonces
+from fleet_server.identity.sources import Sources
 from tests.support.power import Disk, PowerCut
 
 TIMES = st.integers(0, 4_102_444_800_000)

@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from fleet_server.authority import security_module as keys
+from fleet_server.authority.authority import Authority, open_authority
+from fleet_server.authority.founding import make_authority
+from fleet_server.authority.issuing import Revoked
+from fleet_server.authority.key_uri import KeyUri, parse_uri
+from fleet_server.authority.security_module import PIN_VARIABLE, open_module_key
 from fleet_server.errors import AuthorityError
-from fleet_server.link import security_module as keys
-from fleet_server.link.authority import Authority, open_authority
-from fleet_server.link.founding import make_authority
-from fleet_server.link.issuing import Revoked
-from fleet_server.link.key_uri import KeyUri, parse_uri
-from fleet_server.link.security_module import PIN_VARIABLE, open_module_key
 from tests.support.centre import request_pem
 from tests.support.security_module import MODULE, PIN, SecurityModule
 

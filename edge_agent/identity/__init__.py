@@ -1,0 +1,1 @@
+"""What this device proves itself with: checked before use, and renewed in time."""

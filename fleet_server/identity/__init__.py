@@ -1,0 +1,1 @@
+"""How a device comes in, proves itself, renews, and is put out."""
