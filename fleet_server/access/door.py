@@ -5,7 +5,6 @@ neither by words nor by the work done. What strangers try is in the audit, but c
 account closes for longer and longer, and everything else is summed up now and then.
 """
 
-import secrets
 import time
 from collections import Counter
 from threading import Lock
@@ -17,7 +16,6 @@ from sqlmodel import Session, col, delete, select
 from fleet_protocol.texts import _
 from fleet_server.access import lockout, passwords
 from fleet_server.access.issuing import SESSION
-from fleet_server.access.nonces import Nonces
 from fleet_server.access.oidc import Endpoints, Issuer
 from fleet_server.access.roles import Actor, Caller, Permission
 from fleet_server.access.tokens import digest, grants_of, new_token
@@ -27,9 +25,13 @@ from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Token
 from fleet_server.errors import LoginRefused, NoIssuer
+from fleet_server.nonces import Nonces
 
 SESSION_MS: Final = 8 * 3_600_000
 """How long a session lasts: a working day."""
+
+LOGIN_S: Final = 600.0
+"""How long a person may take at the issuer's page."""
 
 SUM_S: Final = 600.0
 """How often what strangers tried is written into the audit, at most."""
@@ -74,7 +76,7 @@ class Door:
         self._engine: Final = engine
         self._tenant: Final = tenant
         self._issuer: Final = issuer
-        self._nonces: Final = Nonces(secrets.token_bytes(32))
+        self._nonces: Final = Nonces(LOGIN_S)
         self._strangers: Final = Strangers()
 
     def with_password(self, name: str, password: str, source: str) -> Opened:
@@ -169,7 +171,7 @@ class Door:
     def _subject(self, id_token: str, nonce: str) -> str:
         now_s = time.monotonic()
         subject = self._require_issuer().subject(id_token, nonce, now_s)
-        if not self._nonces.redeem(nonce, now_s):
+        if not self._nonces.use(nonce, now_s):
             raise LoginRefused(_("this login took too long, or was used before; begin again"))
         return subject
 

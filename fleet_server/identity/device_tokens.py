@@ -32,9 +32,9 @@ from fleet_server.identity.assertions import (
     is_ours,
     refused,
 )
-from fleet_server.identity.nonces import LIFE_S, Nonces
 from fleet_server.identity.revoking import is_revoked
 from fleet_server.identity.sources import Sources
+from fleet_server.nonces import LIFE_S, Nonces
 
 TOKEN_S: Final = 600
 """How long a token lasts: longer than a look at the director takes."""

@@ -33,6 +33,7 @@ from fleet_server.errors import BadChange, NotYours, ProposalConflict, RolloutCo
 from fleet_server.health import server_health
 from fleet_server.updates.office import provide_keys
 from fleet_server.updates.rollouts import Action as Act
+from tests.support.actors import SOMEBODY
 from tests.support.people import add_person, caller
 from tests.support.rollouts import TENANT, act, add_fleet, begin, digest, give, move_on, publish, tell, update
 
@@ -108,8 +109,8 @@ def desk(engine: Engine, config: ServerConfig) -> Desk:
     add_fleet(engine, 2, site="north")
     add_fleet(engine, 2, site="south", prefix="pump")
     publish(engine, 1, 2, 3)
-    set_group(engine, TENANT, "all", "")
-    set_group(engine, TENANT, "north", "site=north")
+    set_group(engine, TENANT, SOMEBODY, "all", "")
+    set_group(engine, TENANT, SOMEBODY, "north", "site=north")
     give(engine, ["gw-00"], 1)
     tell(engine, "gw-00", update(1, "committed"))
     return Desk(engine, config)

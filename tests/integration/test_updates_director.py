@@ -18,7 +18,6 @@ from fleet_server.updates.changes import plan_assign, plan_withdraw
 from fleet_server.updates.director import KEPT, Director
 from fleet_signing import ceremony
 from fleet_signing.metadata import ONLINE_LIFE, decode, now, targets_in
-from tests.support.actors import SOMEBODY
 from tests.support.repositories import policy
 
 ONLINE = ceremony.OnlineKeys.generate()
@@ -75,12 +74,12 @@ def given(director: Director, device: str = "gw-1") -> list[tuple[str, str]]:
 
 def test_nothing_then_one_release_then_the_next_then_nothing(director: Director, engine: Engine) -> None:
     assert given(director) == []
-    assign(engine, "city", SOMEBODY, "gw-1", LEAK, 1)
+    assign(engine, "city", "gw-1", LEAK, 1)
     assert given(director) == [("policies/leak/1.toml", "gw-1")]
     assert given(director, "gw-2") == []
-    assign(engine, "city", SOMEBODY, "gw-1", LEAK, 2)
+    assign(engine, "city", "gw-1", LEAK, 2)
     assert given(director) == [("policies/leak/2.toml", "gw-1")]
-    withdraw(engine, "city", SOMEBODY, "gw-1", LEAK)
+    withdraw(engine, "city", "gw-1", LEAK)
     assert given(director) == []
 
 
@@ -90,7 +89,7 @@ def test_the_same_is_signed_once_and_versions_grow_over_restarts(director: Direc
     assert Director(engine, "city", ONLINE).current("gw-1", now()) == first
     versions = [first.version]
     for release in (1, 2, 1):
-        assign(engine, "city", SOMEBODY, "gw-1", LEAK, release)
+        assign(engine, "city", "gw-1", LEAK, release)
         versions.append(Director(engine, "city", ONLINE).current("gw-1", now()).version)
     assert versions == sorted(set(versions))
 
@@ -123,7 +122,7 @@ def test_a_database_out_of_a_backup_offers_no_version_that_devices_have_seen(
 def test_the_last_few_sets_stay_for_a_device_that_reads_slowly(director: Director, engine: Engine) -> None:
     sets = []
     for number in range(KEPT + 2):
-        assign(engine, "city", SOMEBODY, "gw-1", LEAK, 1 + number % 2)
+        assign(engine, "city", "gw-1", LEAK, 1 + number % 2)
         sets.append(director.current("gw-1", now()))
     director.current("gw-2", now())
     for number, signed in enumerate(reversed(sets)):
@@ -159,10 +158,10 @@ def test_a_stranger_does_not_wait_for_who_writes(director: Director, engine: Eng
 
 def test_what_is_not_published_is_not_assigned(director: Director, engine: Engine) -> None:
     with pytest.raises(NoArtifact, match="release 3 was not published"):
-        assign(engine, "city", SOMEBODY, "gw-1", LEAK, 3)
+        assign(engine, "city", "gw-1", LEAK, 3)
     for act in (
-        lambda: assign(engine, "city", SOMEBODY, "gw-9", LEAK, 1),
-        lambda: withdraw(engine, "city", SOMEBODY, "gw-9", LEAK),
+        lambda: assign(engine, "city", "gw-9", LEAK, 1),
+        lambda: withdraw(engine, "city", "gw-9", LEAK),
     ):
         with pytest.raises(NotFound):
             act()

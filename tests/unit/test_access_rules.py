@@ -11,7 +11,6 @@ from fleet_protocol.buckets import TokenBucket
 from fleet_server.access import lockout, passwords
 from fleet_server.access.door import MOST_SOURCES, SUM_S, Strangers
 from fleet_server.access.issuing import Wish, narrower
-from fleet_server.access.nonces import LIFE_S, Nonces
 from fleet_server.access.roles import (
     EVERYWHERE,
     RIGHTS,
@@ -105,25 +104,6 @@ def test_waits_double_up_to_a_quarter_of_an_hour() -> None:
     assert waits[:9] == [0, 0, 0, 0, 0, 1_000, 2_000, 4_000, 8_000]
     assert waits == sorted(waits)
     assert waits[-1] == lockout.wait_ms(10**9) == 900_000
-
-
-def test_a_nonce_counts_once_and_ends() -> None:
-    nonces = Nonces(b"k" * 32)
-    one, late = nonces.make(0.0), nonces.make(0.0)
-    assert nonces.redeem(one, 1.0)
-    assert not nonces.redeem(one, 2.0)
-    assert not nonces.redeem(late, LIFE_S)
-    assert not Nonces(b"x" * 32).redeem(nonces.make(0.0), 1.0)
-    for forged in ("", ".", "..", "9999999999.abc.def", one.replace("600.", "9999999.", 1), "ä.ö.ü"):
-        assert not nonces.redeem(forged, 1.0)
-
-
-def test_a_used_nonce_is_forgotten_when_it_has_ended() -> None:
-    nonces = Nonces(b"k" * 32)
-    for number in range(100):
-        assert nonces.redeem(nonces.make(float(number)), float(number))
-    assert nonces.redeem(nonces.make(10 * LIFE_S), 10 * LIFE_S)
-    assert len(nonces._used) == 1
 
 
 def test_what_strangers_try_is_summed_up_and_bounded() -> None:

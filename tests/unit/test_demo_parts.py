@@ -10,6 +10,7 @@ pytest.importorskip("wntr")
 from rich.console import Console
 
 from fleet_protocol.device_folder import skeleton, updates_section
+from fleet_protocol.enrollment import Enrolled
 from fleet_protocol.policy import parse
 from use_cases.water_network.demo import plan, view
 from use_cases.water_network.demo.devices import configured
@@ -20,13 +21,9 @@ from use_cases.water_network.demo.policies import PACK, in_fast_time
 
 
 def test_a_device_has_terms_of_updates_at_the_speed_of_the_demonstration() -> None:
-    enrolled = skeleton(
-        "gw-149",
-        "simulated",
-        ("localhost", 1),
-        "https://localhost:2",
-        updates_section("https://localhost:2/v1/updates", has_roots=True),
-    )
+    urls = ("https://localhost:2", "https://localhost:2/v1/updates")
+    given = Enrolled("gw-149", "simulated", "CERT", "CA", "localhost", 1, *urls, "{}", "{}")
+    enrolled = skeleton(given, updates_section(given.updates_url, has_roots=True))
     config = tomllib.loads(configured(enrolled, plan.POSTS[1], 5020))
     assert config["updates"]["probation_windows"] == plan.PROBATION_WINDOWS
     assert config["updates"]["probation_s"] == plan.PROBATION_S

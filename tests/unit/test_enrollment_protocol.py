@@ -76,7 +76,9 @@ def test_a_whole_text_with_another_content_is_none() -> None:
 
 
 def test_the_folder_is_sealed_by_its_certificate_and_keeps_a_configuration() -> None:
-    enrolled = Enrolled("gw-1", 'pi"5', "CERT", "CA", "fleet.example", 8883, 'https://x/"]', "{}", "{}")
+    enrolled = Enrolled(
+        "gw-1", 'pi"5', "CERT", "CA", "fleet.example", 8883, "https://s", 'https://x/"]', "{}", "{}"
+    )
     files = device_folder.files(enrolled)
     assert files[-1].name == "cert.pem"
     assert [file.name for file in files if file.stays] == ["agent.toml"]

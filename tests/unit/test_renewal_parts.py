@@ -18,8 +18,8 @@ from edge_agent.identity.renewing import Renewed, both_of, put_in_place
 from fleet_server.authority.authority import Authority, make_authority, open_authority
 from fleet_server.authority.issuing import CLIENT, make_leaf
 from fleet_server.authority.key_files import key_pem
-from fleet_server.identity.nonces import LIFE_S, Nonces
 from fleet_server.identity.sources import Sources
+from fleet_server.nonces import LIFE_S, Nonces
 from tests.support.power import Disk, PowerCut
 
 TIMES = st.integers(0, 4_102_444_800_000)

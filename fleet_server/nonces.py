@@ -1,8 +1,8 @@
-"""Numbers that a device has to sign, so that what it signs is fresh whatever its clock says.
+"""Numbers that count once: what is signed over one is fresh, whatever the signer's clock says.
 
-A nonce carries its own time and a seal of this process. Giving one out therefore costs a stranger's
-server no memory; only those that were used are remembered, until they would have ended anyway. A
-restart ends all of them, and the device asks for another.
+A nonce carries its own time and a seal of this process. Giving one out to a stranger therefore costs
+no memory; only those that were used are remembered, until they would have ended anyway. A restart
+ends all of them, and whoever holds one asks for another.
 """
 
 import base64
