@@ -154,7 +154,7 @@ def test_the_operator_of_a_district_moves_that_district_alone(
     assert client.put(f"/v1/devices/south-00/{place}", json=wanted).status_code == 403
     new = {"group": "all", "kind": "model", "name": "leak", "release": 2, "reason": "x"}
     refused = client.post("/v1/rollouts", json=new)
-    assert (refused.status_code, "in some places only" in refused.text) == (403, True)
+    assert (refused.status_code, "on everything that it reaches" in refused.text) == (403, True)
     both = begin(centre[0], group="all")
     assert client.put("/v1/groups/north", json={"filter": "site=north"}).status_code == 403
     assert client.post(f"/v1/rollouts/{both}/pause", headers=stranger).status_code == 403
