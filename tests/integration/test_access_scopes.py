@@ -164,6 +164,6 @@ def test_the_operator_of_a_district_moves_that_district_alone(
     assert client.post(f"/v1/rollouts/{both}/abort").status_code == 200
     northern = begin(centre[0], group="north", where="site=north")
     client.post(f"/v1/rollouts/{northern}/pause")
-    assert client.post(f"/v1/rollouts/{northern}/resume").status_code == 200
+    assert client.post(f"/v1/rollouts/{northern}/resume", json={"reason": "x"}).status_code == 202
     client.post(f"/v1/rollouts/{northern}/abort")
-    assert client.post("/v1/rollouts", json=new | {"group": "north"}).status_code == 201
+    assert client.post("/v1/rollouts", json=new | {"group": "north"}).status_code == 202
