@@ -55,12 +55,15 @@ class Guard:
     def round(self) -> None:
         """Do whatever is due now. What fails is tried again in the next round."""
         try:
-            self._quarantine.work(time.monotonic())
             self._revocation.work()
         except (ServerError, SQLAlchemyError) as error:
             self._fail(str(error))
         else:
             self._failing_since_ms = None
+        try:
+            self._quarantine.work(time.monotonic())
+        except (ServerError, SQLAlchemyError) as error:
+            log.warning(_("floods cannot be judged: {reason}").format(reason=error))
         try:
             raised = self._raised(wall_ms())
         except SQLAlchemyError:

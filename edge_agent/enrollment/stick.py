@@ -99,7 +99,11 @@ def _confirm(enrolled: Enrolled, found: list[str], expected: list[str] | None) -
             raise EnrollmentUntrusted(
                 _("the answer's authority is not the one given with --ca-fingerprint; nothing was taken in")
             )
-    elif sys.stdin.isatty():
+    elif not sys.stdin.isatty():
+        raise EnrollmentUntrusted(
+            _("nobody is there to compare the fingerprint; give what the office says with --ca-fingerprint")
+        )
+    else:
         sys.stderr.write(_("Is it what the office says? [y/N] "))
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:

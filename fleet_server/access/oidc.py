@@ -60,6 +60,7 @@ class Issuer:
         self.url: Final = url
         self.client_id: Final = client_id
         self._known: _Known | None = None
+        self._ask_again_s = 0.0
         self._lock: Final = Lock()
 
     def endpoints(self, now_s: float) -> Endpoints:
@@ -117,10 +118,21 @@ class Issuer:
 
     def _ask(self, now_s: float, oldest_s: float) -> _Known:
         """What the issuer says of itself, as it was ``oldest_s`` ago at most."""
-        with self._lock:
-            if self._known is None or now_s - self._known.at_s >= oldest_s:
-                self._known = self._fetch(now_s)
+        known = self._known
+        if known is not None and now_s - known.at_s < oldest_s:
+            return known
+        # Nobody waits for another's question: an issuer that is silent must not take all threads along.
+        if now_s < self._ask_again_s or not self._lock.acquire(blocking=False):
+            if known is not None:
+                return known
+            raise IssuerDown(_("the issuer {url} does not answer just now").format(url=self.url))
+        try:
+            self._ask_again_s = now_s + COOL_S
+            self._known = self._fetch(now_s)
+            self._ask_again_s = 0.0
             return self._known
+        finally:
+            self._lock.release()
 
     def _fetch(self, now_s: float) -> _Known:
         # No proxy from the environment, and nowhere but where the configuration says.

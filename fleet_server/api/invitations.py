@@ -4,9 +4,11 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
+from sqlmodel import Session
 
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Enroller, Server, require_on
+from fleet_server.clock import wall_ms
 from fleet_server.devices.tagging import standing
 from fleet_server.identity.invitations import (
     InvitationView,
@@ -16,6 +18,7 @@ from fleet_server.identity.invitations import (
     list_invitations,
     withdraw,
 )
+from fleet_server.identity.mass_revocation import require_few
 
 router = APIRouter(prefix="/v1/devices/{device}/invitations", tags=["enrollment"])
 
@@ -46,7 +49,12 @@ def invite_device(caller: Enroller, server: Server, device: DeviceId, new: NewIn
     place = standing(server.engine, server.config.tenant, device) if new.replaces else (new.site, ())
     require_on(caller, Permission.DEVICE_ENROLL, *place)
     wish = Wish(device, new.profile, new.site, new.replaces, new.expires_s)
-    return invite(server.engine, server.config, wish, caller.actor(Permission.DEVICE_ENROLL))
+
+    def permit(session: Session) -> None:
+        if new.replaces:  # whoever takes the place of a board puts that board out
+            require_few(session, caller, device, wall_ms())
+
+    return invite(server.engine, server.config, wish, caller.actor(Permission.DEVICE_ENROLL), permit)
 
 
 @router.get("")

@@ -64,7 +64,12 @@ LIMITS: Final = Limits(
         ("POST /v1/updates/roots", MAX_BUNDLE),
     ),
     # Each takes a fifth of a second of a processor; a person logs in once a day.
-    costly={"POST /v1/session": Rate(per_s=0.5, burst=10), "PUT /v1/session/": Rate(per_s=0.5, burst=10)},
+    costly={
+        "POST /v1/session": Rate(per_s=0.5, burst=10),
+        "PUT /v1/session/": Rate(per_s=0.5, burst=10),
+        # It may ask the issuer, elsewhere.
+        "GET /v1/session/oidc": Rate(per_s=0.5, burst=10),
+    },
 )
 """What the API allows."""
 

@@ -19,6 +19,7 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Actor, Caller, Permission
+from fleet_server.approvals import rules
 from fleet_server.approvals.decision import (
     LIFE_MS,
     NO_SITE,
@@ -88,7 +89,7 @@ class Proposals:
                 sha256=seal(identity, caller.person, reason, change, radius),
                 radius=radius,
                 reason=reason,
-                needed=self._needed(session, action, plan.radius),
+                needed=self._needed(session, action, arguments, plan.radius),
                 state=ProposalState.PROPOSED,
                 created_ms=now_ms,
                 expires_ms=now_ms + LIFE_MS,
@@ -226,7 +227,9 @@ class Proposals:
 
     def _decide(self, session: Session, row: Proposal, actor: Actor) -> None:
         """Carry it out where enough people agree by the rules of now, were they stricter than before."""
-        row.needed = max(row.needed, self._needed(session, row.action, _radius(row)))
+        row.needed = max(
+            row.needed, self._needed(session, row.action, json.loads(row.change)["arguments"], _radius(row))
+        )
         votes = votes_of(session, row)
         if verdict(question_of(row), votes, wall_ms()) is Step.APPROVE:
             self._carry(session, row, actor)
@@ -341,13 +344,15 @@ class Proposals:
         if not reaches(session, caller, permission, radius):
             raise _no_reach(caller, permission)
 
-    def _needed(self, session: Session, action: str, radius: Radius) -> int:
+    def _needed(self, session: Session, action: str, arguments: Arguments, radius: Radius) -> int:
         rows = session.exec(select(ApprovalRule).where(ApprovalRule.tenant == self.tenant))
-        rules = {(row.site, row.action): row.approvals for row in rows}
+        known = {(row.site, row.action): row.approvals for row in rows}
         sites: Sequence[str] = radius.sites
         if radius.everywhere:
             sites = (NO_SITE, *session.exec(select(Site.id).where(Site.tenant == self.tenant)))
-        return approvals_needed(rules, action, sites)
+        # Whoever changes a rule needs what the rule asks for: else one approval undoes that two are needed.
+        ruled = str(arguments.get("action") or action) if action == rules.SET else action
+        return max(approvals_needed(known, each, sites) for each in (action, ruled))
 
     def _note(
         self,

@@ -1,11 +1,33 @@
 """What people may do now, with no token in between, and whether that reaches all that a change reaches."""
 
+from typing import Final
+
 from sqlmodel import Session, col, select
 
-from fleet_server.access.roles import Caller, Grant, Permission, RoleName, Scope
+from fleet_server.access.roles import SHELL_ROLE, Caller, Grant, Permission, RoleName, Scope
 from fleet_server.approvals.plans import Radius
-from fleet_server.database.models import Device, DeviceTag, Person, Role
+from fleet_server.database.models import AuditRecord, Device, DeviceTag, Person, Role
 from fleet_server.database.parts import in_parts
+
+PUPPET_MS: Final = 30 * 86_400_000
+"""For so long whoever gave somebody their account or a way in is not approved by them."""
+
+_GIVEN: Final = ("person.add", "person.grant", "person.enable", "person.password", "person.link")
+"""What gives somebody rights, or another the means to speak for them; as the audit has it."""
+
+
+def is_puppet(session: Session, tenant: str, voter: str, proposer: str, since_ms: int) -> bool:
+    """Whether ``proposer`` has given ``voter`` their account, rights or login from 30 days before on.
+
+    Who has a shell on the server is somebody else than any account.
+    """
+    query = (
+        select(AuditRecord.number)
+        .where(AuditRecord.tenant == tenant, AuditRecord.person == proposer, AuditRecord.subject == voter)
+        .where(col(AuditRecord.action).in_(_GIVEN), AuditRecord.role != SHELL_ROLE)
+        .where(AuditRecord.time_ms > since_ms - PUPPET_MS)
+    )
+    return session.exec(query.limit(1)).first() is not None
 
 
 def standing(session: Session, tenant: str, person: str) -> Caller:

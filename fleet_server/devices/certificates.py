@@ -59,20 +59,6 @@ def has_any(session: Session, tenant: str, device: str) -> bool:
     return session.exec(query).first() is not None
 
 
-def supersede(session: Session, tenant: str, device: str, now_ms: int) -> int:
-    """Revoke what ``device`` has: another board stands in its place. How many certificates that were."""
-    living = session.exec(
-        select(Certificate)
-        .where(Certificate.tenant == tenant, Certificate.device == device)
-        .where(col(Certificate.revoked_ms).is_(None))
-    ).all()
-    for certificate in living:
-        certificate.revoked_ms, certificate.revoked_reason = now_ms, SUPERSEDED
-        session.add(certificate)
-    session.flush()
-    return len(living)
-
-
 def all_revoked(engine: Engine, now_ms: int) -> list[Revoked]:
     """Every certificate, of whichever tenant, that was revoked and has not expired at ``now_ms``."""
     query = select(Certificate.serial, Certificate.revoked_ms, Certificate.revoked_reason).where(

@@ -29,11 +29,11 @@ from fleet_server.devices.certificates import (
     key_sha256,
     of_key,
     serial_text,
-    supersede,
 )
 from fleet_server.devices.hardware import mount
 from fleet_server.devices.registry import add_device, find_device, taken
 from fleet_server.errors import EnrollmentRefused
+from fleet_server.identity.revoking import Cause, take_back
 from fleet_server.updates.office import open_office
 from fleet_server.updates.repository import newest_root
 
@@ -99,14 +99,15 @@ def admit(
         EnrollmentRefused: the key is one that was revoked, or another device's.
     """
     tenant, now_ms = config.tenant, wall_ms()
+    # Locked, so that whoever revokes or holds it meanwhile waits for the certificate that is made here.
+    row = session.get(Device, (tenant, newcomer.device), with_for_update={"key_share": True})
     _require_not_held(session, tenant, newcomer.device)
     known = [one for one in _usable(session, tenant, newcomer.device, key) if one.revoked_ms is None]
-    row = session.get(Device, (tenant, newcomer.device))
     if post is Post.REPLACED:
         row = find_device(session, tenant, newcomer.device)
         row.profile = newcomer.profile
         session.add(row)
-        supersede(session, tenant, newcomer.device, now_ms)
+        take_back(session, tenant, newcomer.device, Cause.SUPERSEDED, now_ms)
     elif row is None:
         add_device(session, tenant, newcomer.device, newcomer.profile, newcomer.site)
     elif not known and (post is Post.NEW or has_any(session, tenant, newcomer.device)):

@@ -6,7 +6,7 @@ device is found by that digest: no secret is ever compared.
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,8 +69,14 @@ class Invited:
     ca_sha256: str
 
 
-def invite(engine: Engine, config: ServerConfig, wish: Wish, actor: Actor) -> Invited:
-    """Make an invitation; ``actor`` answers for whoever uses it.
+def invite(
+    engine: Engine,
+    config: ServerConfig,
+    wish: Wish,
+    actor: Actor,
+    permit: Callable[[Session], None] = lambda _session: None,
+) -> Invited:
+    """Make an invitation; ``actor`` answers for whoever uses it, and ``permit`` may refuse it.
 
     Raises:
         Conflict: there is such a device, and it shall not be replaced.
@@ -79,6 +85,7 @@ def invite(engine: Engine, config: ServerConfig, wish: Wish, actor: Actor) -> In
     secret, now_ms = secrets.token_bytes(SECRET_BYTES), wall_ms()
     fingerprint = open_authority(config.authority, may_make=False).met_fingerprint
     with writing(engine) as session:
+        permit(session)
         site = _site(session, config.tenant, wish)
         row = Enrollment(
             tenant=config.tenant,
@@ -93,7 +100,8 @@ def invite(engine: Engine, config: ServerConfig, wish: Wish, actor: Actor) -> In
         )
         session.add(row)
         view = _view(row, now_ms)
-        append(session, config.tenant, actor, Change("device.invite", wish.device, detail=_told(view)))
+        action = "device.replace" if wish.replaces else "device.invite"
+        append(session, config.tenant, actor, Change(action, wish.device, detail=_told(view)))
     address = config.device_url.removeprefix("https://")
     text = Invitation(address, bytes.fromhex(fingerprint), wish.device, secret, view.expires_ms // 1000)
     return Invited(view, encode(text), config.device_url, fingerprint)

@@ -6,6 +6,7 @@ It is written down here; the guard sees to it that it is obeyed.
 from typing import Final
 
 import msgspec
+from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
@@ -14,10 +15,10 @@ from fleet_server.approvals.decision import NO_SITE
 from fleet_server.approvals.plans import Action, Arguments, Difference, Plan, Radius, Touched, read
 from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
-from fleet_server.database.models import AuditRecord, Certificate, Device
+from fleet_server.database.models import AuditRecord, Certificate, Device, Person
 from fleet_server.database.parts import in_parts
 from fleet_server.errors import BadChange, ManyRevocations
-from fleet_server.identity.revoking import Cause, take_back
+from fleet_server.identity.revoking import ON_HOLD, Cause, take_back
 
 REVOKE: Final = "device.revoke"
 
@@ -26,8 +27,8 @@ ALONE: Final = 3
 
 WHILE_MS: Final = 3_600_000
 
-_PUT_OUT: Final = (REVOKE, "device.hold")
-"""What puts a device out, as the audit has it."""
+_PUT_OUT: Final = (REVOKE, "device.hold", "device.replace")
+"""What puts a device, or the board that fills it, out; as the audit has it."""
 
 
 def require_few(session: Session, caller: Caller, device: str, now_ms: int) -> None:
@@ -36,6 +37,8 @@ def require_few(session: Session, caller: Caller, device: str, now_ms: int) -> N
     Raises:
         ManyRevocations: they have put out as many as they may for now.
     """
+    # One at a time of the same person, or as many would be counted as none.
+    session.get(Person, (caller.tenant, caller.person), with_for_update={"key_share": True})
     others = session.exec(
         select(AuditRecord.subject)
         .where(AuditRecord.tenant == caller.tenant, AuditRecord.person == caller.person)
@@ -59,24 +62,27 @@ class RevokeArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def plan(session: Session, tenant: str, _identity: str, arguments: Arguments) -> Plan:
-    """Every certificate of the devices that still holds.
+    """The devices that shall prove nothing any more; which certificates those are is seen when it is done.
+
+    A device that renews while the proposal waits is revoked all the same.
 
     Raises:
         BadChange: a device is not there, there is nothing to revoke, or the reason is none.
     """
     asked = read(arguments, RevokeArguments)
     devices = _devices(session, tenant, asked.devices)
-    certificates = _living(session, tenant, [device.id for device in devices])
-    if not certificates:
+    names = [device.id for device in devices]
+    if not _counts(session, tenant, names):
         raise BadChange(_("none of these devices has a certificate that still holds"))
-    diff = (
-        Difference("certificates", sorted(row.serial for row in certificates), []),
-        Difference("revoked_reason", None, asked.reason),
-    )
+    diff = (Difference("devices", names, []), Difference("revoked_reason", None, asked.reason))
 
     def carry() -> list[Change]:
-        take_back(session, certificates, asked.reason, wall_ms())
-        return [Change(REVOKE, device.id, None, asked.reason, {"reason": asked.reason}) for device in devices]
+        now_ms = wall_ms()
+        return [
+            Change(REVOKE, name, serials, [], {"cause": asked.reason, "serials": serials})
+            for name in names
+            if (serials := take_back(session, tenant, name, asked.reason, now_ms))
+        ]
 
     touched = tuple(Touched(device.id, device.site or NO_SITE) for device in devices)
     return Plan(diff, Radius.of(touched), carry)
@@ -86,24 +92,28 @@ ACTION: Final = Action(REVOKE, Permission.DEVICE_REVOKE, plan)
 
 
 def _devices(session: Session, tenant: str, names: tuple[str, ...]) -> list[Device]:
+    """Their rows, locked, so that nothing is issued to them meanwhile that would be left out."""
     found: list[Device] = []
     for part in in_parts(sorted(set(names))):
         found += session.exec(
-            select(Device).where(Device.tenant == tenant, col(Device.id).in_(part)).order_by(col(Device.id))
+            select(Device)
+            .where(Device.tenant == tenant, col(Device.id).in_(part))
+            .order_by(col(Device.id))
+            .with_for_update(key_share=True)
         ).all()
     if missing := sorted(set(names) - {device.id for device in found}):
         raise BadChange(_("there is no device {device!r}").format(device=missing[0][:80]))
     return found
 
 
-def _living(session: Session, tenant: str, devices: list[str]) -> list[Certificate]:
-    found: list[Certificate] = []
-    for part in in_parts(devices):
-        found += session.exec(
-            select(Certificate)
-            .where(Certificate.tenant == tenant, col(Certificate.device).in_(part))
-            .where(col(Certificate.revoked_ms).is_(None))
-            .order_by(col(Certificate.serial))
-            .with_for_update()
-        ).all()
-    return found
+def _counts(session: Session, tenant: str, devices: list[str]) -> bool:
+    """Whether any of ``devices`` has a certificate that counts, or would again after a hold."""
+    counts = or_(col(Certificate.revoked_ms).is_(None), col(Certificate.revoked_reason) == ON_HOLD)
+    return any(
+        session.exec(
+            select(Certificate.serial)
+            .where(Certificate.tenant == tenant, col(Certificate.device).in_(part), counts)
+            .limit(1)
+        ).first()
+        for part in in_parts(devices)
+    )

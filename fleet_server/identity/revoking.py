@@ -4,7 +4,7 @@ This writes down what shall be. That the broker obeys is the guard's work
 (:mod:`fleet_server.identity.revocation`); whoever answers a device over HTTPS asks :func:`is_revoked`.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -57,28 +57,42 @@ def revoke(  # noqa: PLR0913 - who, what, why and when
         NotFound: there is no such device, or no such certificate of it.
     """
     _require(session, tenant, device)
-    wanted = [
-        one for one in _certificates(session, tenant, device) if serials is None or one.serial in serials
-    ]
-    if serials is not None and len(wanted) < len(set(serials)):
+    wanted = None if serials is None else set(serials)
+    if wanted is not None and wanted - {one.serial for one in _certificates(session, tenant, device)}:
         raise NotFound(_("{device!r} has no such certificate").format(device=device))
-    fresh = [one for one in wanted if one.revoked_ms is None or one.revoked_reason == ON_HOLD]
-    if not fresh:
-        return []
-    take_back(session, fresh, cause, now_ms)
-    if serials is None and (hold := session.get(Hold, (tenant, device))) is not None:
-        session.delete(hold)
-    _note(session, tenant, actor, "device.revoke", device, reason, fresh, cause=cause.value)
-    return [one.serial for one in fresh]
+    taken = take_back(session, tenant, device, cause, now_ms, wanted)
+    if taken:
+        _note(session, tenant, actor, "device.revoke", device, reason, taken, cause=cause.value)
+    return taken
 
 
-def take_back(session: Session, certificates: Iterable[Certificate], cause: Cause, now_ms: int) -> None:
-    """Let ``certificates`` count no more, and the broker obey it anew."""
-    for one in certificates:
+def take_back(
+    session: Session,
+    tenant: str,
+    device: str,
+    cause: Cause,
+    now_ms: int,
+    serials: Collection[str] | None = None,
+) -> list[str]:
+    """Let the certificates of ``device`` count no more, and the broker obey it anew; which they are.
+
+    Those on hold are among them, and with all of them the hold itself ends. The device's row is locked by
+    the caller, who also writes the record.
+    """
+    fresh = [
+        one
+        for one in _certificates(session, tenant, device)
+        if (one.revoked_ms is None or one.revoked_reason == ON_HOLD)
+        and (serials is None or one.serial in serials)
+    ]
+    for one in fresh:
         one.revoked_ms = one.revoked_ms or now_ms
         one.revoked_reason, one.enforced_ms = cause.value, None
         session.add(one)
+    if serials is None and (held := session.get(Hold, (tenant, device))) is not None:
+        session.delete(held)
     session.flush()
+    return [one.serial for one in fresh]
 
 
 def hold(
@@ -111,8 +125,9 @@ def hold(
         one.revoked_ms, one.revoked_reason, one.enforced_ms = now_ms, ON_HOLD, None
         session.add(one)
     session.add(Hold(tenant=tenant, device=device, since_ms=now_ms, code=code, reason=reason[:_REASON]))
-    _note(session, tenant, actor, "device.hold", device, reason, living, code=code)
-    return [one.serial for one in living]
+    serials = [one.serial for one in living]
+    _note(session, tenant, actor, "device.hold", device, reason, serials, code=code)
+    return serials
 
 
 def release(
@@ -133,8 +148,9 @@ def release(
     for one in found:
         one.revoked_ms, one.revoked_reason, one.enforced_ms = None, TAKEN_BACK, None
         session.add(one)
-    _note(session, tenant, actor, "device.release", device, reason, found, held_ms=now_ms - held.since_ms)
-    return [one.serial for one in found]
+    serials = [one.serial for one in found]
+    _note(session, tenant, actor, "device.release", device, reason, serials, held_ms=now_ms - held.since_ms)
+    return serials
 
 
 def is_revoked(certificate: Certificate | None) -> bool:
@@ -161,9 +177,8 @@ def _note(
     action: str,
     device: str,
     reason: str,
-    certificates: Iterable[Certificate],
+    serials: Sequence[str],
     **more: object,
 ) -> None:
-    serials = [one.serial for one in certificates]
-    detail = {"reason": reason[:_REASON], "serials": serials, **more}
+    detail = {"reason": reason[:_REASON], "serials": list(serials), **more}
     append(session, tenant, actor, Change(action, device, detail=detail))
