@@ -6,7 +6,7 @@ It is written down here; the guard sees to it that it is obeyed.
 from typing import Final
 
 import msgspec
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Caller, Permission
@@ -14,10 +14,10 @@ from fleet_server.approvals.decision import NO_SITE
 from fleet_server.approvals.plans import Action, Arguments, Difference, Plan, Radius, Touched, read
 from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
-from fleet_server.database.models import AuditRecord, Certificate, Device
+from fleet_server.database.models import AuditRecord, Certificate, Device, Hold, Person
 from fleet_server.database.parts import in_parts
 from fleet_server.errors import BadChange, ManyRevocations
-from fleet_server.identity.revoking import Cause, take_back
+from fleet_server.identity.revoking import ON_HOLD, Cause, take_back
 
 REVOKE: Final = "device.revoke"
 
@@ -36,6 +36,8 @@ def require_few(session: Session, caller: Caller, device: str, now_ms: int) -> N
     Raises:
         ManyRevocations: they have put out as many as they may for now.
     """
+    # Held, so that of many requests at once each sees those before it.
+    session.get(Person, (caller.tenant, caller.person), with_for_update={"key_share": True})
     others = session.exec(
         select(AuditRecord.subject)
         .where(AuditRecord.tenant == caller.tenant, AuditRecord.person == caller.person)
@@ -59,14 +61,15 @@ class RevokeArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def plan(session: Session, tenant: str, _identity: str, arguments: Arguments) -> Plan:
-    """Every certificate of the devices that still holds.
+    """Every certificate of the devices that still counts, or may count again because it is only on hold.
 
     Raises:
         BadChange: a device is not there, there is nothing to revoke, or the reason is none.
     """
     asked = read(arguments, RevokeArguments)
     devices = _devices(session, tenant, asked.devices)
-    certificates = _living(session, tenant, [device.id for device in devices])
+    names = [device.id for device in devices]
+    certificates = _living(session, tenant, names)
     if not certificates:
         raise BadChange(_("none of these devices has a certificate that still holds"))
     diff = (
@@ -76,6 +79,8 @@ def plan(session: Session, tenant: str, _identity: str, arguments: Arguments) ->
 
     def carry() -> list[Change]:
         take_back(session, certificates, asked.reason, wall_ms())
+        for part in in_parts(names):
+            session.exec(delete(Hold).where(col(Hold.tenant) == tenant, col(Hold.device).in_(part)))
         return [Change(REVOKE, device.id, None, asked.reason, {"reason": asked.reason}) for device in devices]
 
     touched = tuple(Touched(device.id, device.site or NO_SITE) for device in devices)
@@ -89,7 +94,11 @@ def _devices(session: Session, tenant: str, names: tuple[str, ...]) -> list[Devi
     found: list[Device] = []
     for part in in_parts(sorted(set(names))):
         found += session.exec(
-            select(Device).where(Device.tenant == tenant, col(Device.id).in_(part)).order_by(col(Device.id))
+            select(Device)
+            .where(Device.tenant == tenant, col(Device.id).in_(part))
+            .order_by(col(Device.id))
+            # As a renewal holds its device: no certificate comes in between that would be left out.
+            .with_for_update(key_share=True)
         ).all()
     if missing := sorted(set(names) - {device.id for device in found}):
         raise BadChange(_("there is no device {device!r}").format(device=missing[0][:80]))
@@ -102,7 +111,7 @@ def _living(session: Session, tenant: str, devices: list[str]) -> list[Certifica
         found += session.exec(
             select(Certificate)
             .where(Certificate.tenant == tenant, col(Certificate.device).in_(part))
-            .where(col(Certificate.revoked_ms).is_(None))
+            .where(col(Certificate.revoked_ms).is_(None) | (col(Certificate.revoked_reason) == ON_HOLD))
             .order_by(col(Certificate.serial))
             .with_for_update()
         ).all()

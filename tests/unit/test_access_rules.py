@@ -140,7 +140,8 @@ def test_budgets_are_for_each_caller_and_remember_so_many(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("address", "network"),
     [("192.0.2.7", "192.0.2.7"), ("2001:db8::1", "2001:db8::/64"), ("2001:db8::ffff:1", "2001:db8::/64"),
-     ("2001:db8:0:1::1", "2001:db8:0:1::/64"), ("fe80::1%eth0", "fe80::/64"), ("", "")],
+     ("2001:db8:0:1::1", "2001:db8:0:1::/64"), ("fe80::1%eth0", "fe80::/64"), ("", ""),
+     ("::ffff:192.0.2.7", "192.0.2.7")],
 )  # fmt: skip
 def test_an_ipv6_network_is_one_caller(address: str, network: str) -> None:
     assert network_of(address) == network
