@@ -113,7 +113,7 @@ class Proposals:
             row = self._open(session, identity)
             actor = caller.actor(Permission.CHANGE_APPROVE)
             self._require_another(caller, row)
-            self._require_reach(session, caller, Permission.CHANGE_APPROVE, _radius(row))
+            self._require_reach(session, caller, Permission.CHANGE_APPROVE, radius_of(row))
             _require_same(row, sha256)
             self._vote(session, caller, row, reason, agrees=True)
             self._note(session, actor, "proposal.approve", row, {"sha256": sha256, "reason": reason})
@@ -126,7 +126,7 @@ class Proposals:
             row = self._open(session, identity)
             actor = caller.actor(Permission.CHANGE_APPROVE)
             self._require_another(caller, row)
-            if not touches(session, caller, Permission.CHANGE_APPROVE, _radius(row)):
+            if not touches(session, caller, Permission.CHANGE_APPROVE, radius_of(row)):
                 raise _no_reach(caller, Permission.CHANGE_APPROVE)
             self._vote(session, caller, row, reason, agrees=False)
             self._note(session, actor, "proposal.reject", row, {"reason": reason})
@@ -153,7 +153,7 @@ class Proposals:
         actor = caller.actor(Permission.BREAK_GLASS)
         with writing(self.engine) as session:
             row = self._open(session, identity)
-            self._require_reach(session, caller, Permission.BREAK_GLASS, _radius(row))
+            self._require_reach(session, caller, Permission.BREAK_GLASS, radius_of(row))
             broken = BreakGlass(
                 tenant=self.tenant,
                 proposal=row.id,
@@ -226,7 +226,7 @@ class Proposals:
 
     def _decide(self, session: Session, row: Proposal, actor: Actor) -> None:
         """Carry it out where enough people agree by the rules of now, were they stricter than before."""
-        row.needed = max(row.needed, self._needed(session, row.action, _radius(row)))
+        row.needed = max(row.needed, self._needed(session, row.action, radius_of(row)))
         votes = votes_of(session, row)
         if verdict(question_of(row), votes, wall_ms()) is Step.APPROVE:
             self._carry(session, row, actor)
@@ -389,7 +389,7 @@ def question_of(row: Proposal) -> Question:
 
 def votes_of(session: Session, row: Proposal) -> list[Vote]:
     """Who has said what, and whether they still may."""
-    radius = _radius(row)
+    radius = radius_of(row)
     rows = session.exec(
         select(Approval)
         .where(Approval.tenant == row.tenant, Approval.proposal == row.id)
@@ -406,7 +406,8 @@ def votes_of(session: Session, row: Proposal) -> list[Vote]:
     ]
 
 
-def _radius(row: Proposal) -> Radius:
+def radius_of(row: Proposal) -> Radius:
+    """What it reaches, as it was shown."""
     shown = json.loads(row.radius)
     devices = tuple(Touched(**device) for device in shown.pop("devices"))
     return Radius(tuple(shown["sites"]), shown["count"], shown["everywhere"], devices)
