@@ -26,7 +26,9 @@ from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine
 from fleet_server.database.schema import upgrade
 from fleet_server.database.service import beat
+from fleet_server.files import make_folder
 from fleet_server.guard import GUARD
+from fleet_server.identity.device_tokens import provide_token_key
 from fleet_server.link.mosquitto import ESCALATION, INGEST, ROLLOUTS
 from fleet_server.updates.office import provide_keys
 
@@ -40,6 +42,8 @@ def make_centre(data: Path, settings: Settings | None = None) -> tuple[Engine, S
     upgrade(engine)
     provide_token(engine, config.token, config.tenant)
     provide_keys(config)
+    make_folder(config.device_certificate)
+    provide_token_key(config.token_key)
     provide_audit_key(config)
     for service in (INGEST, ROLLOUTS, ESCALATION, GUARD):
         beat(engine, service, now_ms(), now_ms())

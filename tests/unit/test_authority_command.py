@@ -12,11 +12,12 @@ from cryptography import x509
 from sqlmodel import Session, col, select
 
 from fleet_server.__main__ import main
+from fleet_server.access.roles import Actor
 from fleet_server.authority.authority import Authority, open_authority
 from fleet_server.config import Settings, load, save_settings
 from fleet_server.database.engine import open_engine
 from fleet_server.database.models import AuditRecord, Certificate
-from fleet_server.identity.enrollment import enroll
+from fleet_server.identity.enrollment import Newcomer, enroll
 from fleet_server.lock import locked
 from tests.support.centre import make_centre, request_pem
 from tests.support.security_module import PIN, SecurityModule
@@ -63,7 +64,8 @@ def fleet(data: Path) -> Authority:
 
 def add(data: Path, device: str) -> None:
     engine = open_engine(load(data).database_url)
-    enroll(engine, load(data), device, request_pem(device), "pi5", None)
+    newcomer = Newcomer(device, "pi5", None, "", "added")
+    enroll(engine, load(data), newcomer, request_pem(device), Actor.shell("test"))
     engine.dispose()
 
 

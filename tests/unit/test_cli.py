@@ -11,6 +11,7 @@ from edge_agent.config import load
 from edge_agent.identity.identity import load_identity
 from fleet_console import tables
 from fleet_protocol.device_folder import skeleton
+from fleet_protocol.enrollment import Enrolled
 from fleet_protocol.messages import Severity
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Event, IngestCursor
@@ -45,7 +46,8 @@ def test_adding_a_device_leaves_what_an_agent_needs(place: Place, tmp_path: Path
 
 
 def test_the_examples_in_the_skeleton_are_ones_that_the_agent_takes(tmp_path: Path) -> None:
-    text = skeleton("gw-01", 'pi "5"', ("fleet.example", 8883), "https://fleet.example:8443", "")
+    urls = ("https://fleet.example:8443", "https://fleet.example:8443/v1/updates")
+    text = skeleton(Enrolled("gw-01", 'pi "5"', "", "", "fleet.example", 8883, *urls, None, None), "")
     lines = text.splitlines()
     first = next(n for n, line in enumerate(lines) if line.startswith("# [[sensors]]"))
     keys = ("[", "kind", "name", "host", "port", "unit", "interval_s", "metric", "address", "table", "type",

@@ -74,7 +74,7 @@ def test_whoever_never_saw_the_answer_may_ask_again_with_the_same_key(
     assert len({admit(centre, "gw-01", request) for _ in range(2)}) == 1, "and is given the same"
     with Session(centre[0]) as session:
         assert len(session.exec(select(Certificate)).all()) == 1
-        assert [record.action for record in session.exec(select(AuditRecord))] == ["device.enroll"]
+        assert [one.action for one in session.exec(select(AuditRecord))].count("device.enroll") == 1
 
 
 def test_a_refused_request_registers_nothing(centre: tuple[Engine, ServerConfig]) -> None:

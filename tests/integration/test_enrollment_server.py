@@ -80,7 +80,7 @@ def test_of_many_boards_with_one_invitation_one_comes_in(either: tuple[Engine, S
         assert len(session.exec(select(Certificate)).all()) == 1
         assert len(session.exec(select(HardwareUnit)).all()) == 1
         actions = session.exec(select(AuditRecord.action).order_by(col(AuditRecord.number))).all()
-    assert actions == ["device.invite", "device.enroll"]
+    assert [one for one in actions if one.startswith("device.")] == ["device.invite", "device.enroll"]
 
 
 def test_a_swap_closes_one_board_and_opens_another(either: tuple[Engine, ServerConfig]) -> None:
@@ -245,7 +245,7 @@ def test_tags_are_put_on_and_taken_off_and_found_by_groups(
         ("tag=x", []),
         ("tag=*", ["gw-1"]),
     ):
-        set_group(engine, config.tenant, "some", text)
+        set_group(engine, config.tenant, SHELL, "some", text)
         with Session(engine) as session:
             assert [device.id for device in members(session, config.tenant, "some")] == found
     assert client.delete("/v1/devices/gw-1/tags/pump").json()["tags"] == ["north"]
