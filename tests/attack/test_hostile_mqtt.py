@@ -1,4 +1,4 @@
-"""Bytes that no MQTT client sends, at the real broker, from a device that it lets in: only their sender pays."""
+"""Bytes that no MQTT client sends, at the real broker, from a device that it lets in: only it pays."""
 
 import socket
 import ssl
