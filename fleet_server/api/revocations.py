@@ -1,22 +1,17 @@
 """What one device may prove with, over HTTP: taken back for good, put on hold, given back."""
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from fleet_server.access.roles import Actor, Caller, Permission
 from fleet_server.api.centre import Revoker, Server, require_reach
+from fleet_server.api.proposing import Why
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.identity import revoking
 from fleet_server.identity.mass_revocation import require_few
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
-
-
-class Why(BaseModel):
-    """Why it is done, for those who read it later."""
-
-    reason: str = Field(min_length=1, max_length=200)
 
 
 class Touched(BaseModel):

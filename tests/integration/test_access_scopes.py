@@ -19,10 +19,11 @@ from fleet_server.database.engine import writing
 from fleet_server.database.models import Answer as AnswerRow
 from fleet_server.database.models import DeviceTag
 from fleet_server.database.models import Request as RequestRow
+from fleet_server.devices.groups import set_group
 from fleet_server.telemetry.store import Store
 from tests.support.batches import NOW_MS, arrival, events, telemetry
 from tests.support.centre import answering, make_centre
-from tests.support.people import TENANT, somebody
+from tests.support.people import ROOT, TENANT, somebody
 from tests.support.rollouts import add_fleet, begin, publish
 from tests.support.routes import PUBLIC, filled, routes
 
@@ -189,7 +190,7 @@ def test_two_districts_are_both_seen(client: httpx.Client, centre: tuple[Engine,
 def test_the_operator_of_a_district_moves_that_district_alone(
     client: httpx.Client, centre: tuple[Engine, ServerConfig]
 ) -> None:
-    both = begin(centre[0], group="all")
+    set_group(centre[0], TENANT, ROOT, "all", "")
     operator = somebody(centre[0], Right(RoleName.OPERATOR, "north"), Right(RoleName.VIEWER))
     stranger = somebody(centre[0], Right(RoleName.OPERATOR, "elsewhere"), Right(RoleName.VIEWER))
     client.headers.update(operator)
@@ -199,6 +200,7 @@ def test_the_operator_of_a_district_moves_that_district_alone(
     new = {"group": "all", "kind": "model", "name": "leak", "release": 2, "reason": "x"}
     refused = client.post("/v1/rollouts", json=new)
     assert (refused.status_code, "in some places only" in refused.text) == (403, True)
+    both = begin(centre[0], group="all")
     assert client.put("/v1/groups/north", json={"filter": "site=north"}).status_code == 403
     assert client.post(f"/v1/rollouts/{both}/pause", headers=stranger).status_code == 403
     assert client.post(f"/v1/rollouts/{both}/pause").status_code == 200, "who sees harm may stop it"

@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
+from fleet_server.access.roles import Actor
 from fleet_server.authority.authority import open_authority
 from fleet_server.authority.issuing import Revoked
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.models import Certificate
 from fleet_server.devices.certificates import all_revoked, trust_of_devices
-from fleet_server.identity.enrollment import enroll
+from fleet_server.identity.enrollment import Newcomer, enroll
 from tests.support.centre import make_centre, request_pem
 
 Centre = tuple[Engine, ServerConfig]
@@ -24,7 +25,8 @@ def centre(tmp_path: Path) -> Iterator[Centre]:
     """Three devices; the second one's certificate was revoked."""
     engine, config = make_centre(tmp_path / "data")
     for device in ("gw-1", "gw-2", "gw-3"):
-        enroll(engine, config, device, request_pem(device), "pi5", None)
+        newcomer = Newcomer(device, "pi5", None, "", "added")
+        enroll(engine, config, newcomer, request_pem(device), Actor.shell("test"))
     change(engine, "gw-2", revoked_ms=1_700_000_000_000, revoked_reason="keyCompromise")
     yield engine, config
     engine.dispose()
