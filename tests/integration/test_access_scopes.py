@@ -199,7 +199,7 @@ def test_the_operator_of_a_district_moves_that_district_alone(
     assert client.put(f"/v1/devices/south-00/{place}", json=wanted).status_code == 403
     new = {"group": "all", "kind": "model", "name": "leak", "release": 2, "reason": "x"}
     refused = client.post("/v1/rollouts", json=new)
-    assert (refused.status_code, "in some places only" in refused.text) == (403, True)
+    assert (refused.status_code, "on everything that it reaches" in refused.text) == (403, True)
     both = begin(centre[0], group="all")
     assert client.put("/v1/groups/north", json={"filter": "site=north"}).status_code == 403
     assert client.post(f"/v1/rollouts/{both}/pause", headers=stranger).status_code == 403
@@ -209,6 +209,6 @@ def test_the_operator_of_a_district_moves_that_district_alone(
     assert client.post(f"/v1/rollouts/{both}/abort").status_code == 200
     northern = begin(centre[0], group="north", where="site=north")
     client.post(f"/v1/rollouts/{northern}/pause")
-    assert client.post(f"/v1/rollouts/{northern}/resume").status_code == 200
+    assert client.post(f"/v1/rollouts/{northern}/resume", json={"reason": "x"}).status_code == 202
     client.post(f"/v1/rollouts/{northern}/abort")
-    assert client.post("/v1/rollouts", json=new | {"group": "north"}).status_code == 201
+    assert client.post("/v1/rollouts", json=new | {"group": "north"}).status_code == 202

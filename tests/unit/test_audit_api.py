@@ -17,7 +17,8 @@ from fleet_server.audit.chain import Change
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
 from fleet_server.database.models import AuditRecord, Claim, Role
-from fleet_signing import ceremony, image
+from fleet_signing import artifacts, ceremony, image
+from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import Bundle
 from fleet_signing.metadata import now
 from tests.support.actors import SOMEBODY
@@ -66,7 +67,7 @@ class Driver:
 
     def _devices(self) -> dict[str, Step]:
         put, post, delete = self.client.put, self.client.post, self.client.delete
-        new = {"id": "gw-new", "csr_pem": request_pem("gw-new")}
+        new = {"id": "gw-new", "csr_pem": request_pem("gw-new"), "site": "north"}
         return {
             "POST /v1/devices": lambda: post("/v1/devices", json=new),
             "POST /v1/devices/{device}/hold": lambda: post("/v1/devices/gw-new/hold", json=WHY),
@@ -120,10 +121,12 @@ class Driver:
             "POST /v1/proposals": self._propose,
             "POST /v1/proposals/{proposal}/approve": lambda: self._agreed(self._propose()),
             "POST /v1/proposals/{proposal}/reject": lambda: post(
-                f"/v1/proposals/{self._propose().json()['id']}/reject", json=WHY, headers=self.anna
+                f"/v1/proposals/{self._propose().json()['proposal']['id']}/reject",
+                json=WHY,
+                headers=self.anna,
             ),
             "POST /v1/proposals/{proposal}/withdraw": lambda: post(
-                f"/v1/proposals/{self._propose().json()['id']}/withdraw"
+                f"/v1/proposals/{self._propose().json()['proposal']['id']}/withdraw"
             ),
             "POST /v1/proposals/{proposal}/break-glass": self._break_glass,
             "POST /v1/break-glass/{proposal}/acknowledge": lambda: post(
@@ -143,7 +146,7 @@ class Driver:
         ben, known = "/v1/people/ben", {"name": "ben", "password": PASSWORD}
         right = {"role": "viewer", "site": "north"}
         return {
-            "POST /v1/people": lambda: post("/v1/people", json={"id": "ben"}),
+            "POST /v1/people": lambda: post("/v1/people", json={"id": "ben", "rights": [{"role": "viewer"}]}),
             "POST /v1/people/{name}/rights": lambda: post(f"{ben}/rights", json=right),
             "DELETE /v1/people/{name}/rights": lambda: delete(f"{ben}/rights", params=right),
             "PUT /v1/people/{name}/subject": lambda: put(f"{ben}/subject", json={"subject": "b@city"}),
@@ -168,10 +171,10 @@ class Driver:
 
     def _agreed(self, answer: httpx.Response, *, keep: bool = False) -> httpx.Response:
         """The answer to a proposal, once anna has approved it; ``keep`` the id of the one before."""
-        page = answer.raise_for_status().json()
+        page = answer.raise_for_status().json()["proposal"]
         agreement = {"sha256": page["sha256"], "reason": "as agreed"}
         approved = self.client.post(f"/v1/proposals/{page['id']}/approve", json=agreement, headers=self.anna)
-        assert approved.raise_for_status().json()["state"] == "executed", approved.text
+        assert approved.raise_for_status().json()["proposal"]["state"] == "executed", approved.text
         self.agreed = self.agreed if keep else page["id"]
         return approved
 
@@ -182,7 +185,7 @@ class Driver:
         return self.client.post("/v1/proposals", json=change).raise_for_status()
 
     def _break_glass(self) -> httpx.Response:
-        self.broken = self._propose().json()["id"]
+        self.broken = self._propose().json()["proposal"]["id"]
         return self.client.post(f"/v1/proposals/{self.broken}/break-glass", json=WHY)
 
     def _login(self, known: dict[str, str]) -> httpx.Response:
@@ -211,9 +214,12 @@ class Driver:
         return self.client.put(f"/v1/artifacts/{self.artifact.target.path}", content=self.artifact.content)
 
     def _publish(self) -> httpx.Response:
-        signer = self.offline.roles["policies"]
-        role = image.add(self.bundle.roles["policies"], self.artifact.target, [signer], now())
-        content = ceremony.encode_bundle(Bundle((), (), {"policies": role}))
+        return self.publish("policies", self.artifact)
+
+    def publish(self, role: str, artifact: Artifact) -> httpx.Response:
+        """Publish ``artifact``, whose bytes may be here, by ``role``."""
+        signed = image.add(self.bundle.roles[role], artifact.target, [self.offline.roles[role]], now())
+        content = ceremony.encode_bundle(Bundle((), (), {role: signed}))
         return self.client.post("/v1/updates/metadata", params=WHY, content=content)
 
 
@@ -249,8 +255,8 @@ def test_what_is_refused_outside_the_database_is_recorded_as_failed(
 ) -> None:
     driver = Driver(client, centre[0])
     driver._ceremony().raise_for_status()
-    proposed = driver._publish()
-    assert proposed.status_code == 422, "its bytes are not here"
+    model = artifacts.of_model(Path("use_cases/water_network/models/pressure_leak"))
+    assert driver.publish("models", model).status_code == 422, "its bytes are not here"
     states = [one["detail"] for one in client.get("/v1/audit", params={"action": "metadata"}).json()["items"]]
     assert [one["state"] for one in states] == ["begun", "failed"]
     assert "are not here; upload them" in states[1]["reason"]
