@@ -52,21 +52,21 @@ def propose_change(caller: Proposer, changes: Changes, new: NewProposal, respons
 
 @router.get("/proposals")
 def proposals(
-    _caller: Reader,
+    caller: Reader,
     changes: Changes,
     limit: Limit = 100,
     after: Annotated[str, Query(max_length=36)] = "",
     waiting: Annotated[bool, Query(description="Only those that can be decided on.")] = False,  # noqa: FBT002
 ) -> ProposalList:
     """Proposals, the newest first, from the first one older than ``after`` on."""
-    items = list_proposals(changes.engine, changes.tenant, after, limit, is_open=waiting)
+    items = list_proposals(changes.engine, changes.tenant, after, limit, is_open=waiting, seer=caller)
     return ProposalList(items=items, next_after=items[-1].id if len(items) == limit else None)
 
 
 @router.get("/proposals/{proposal}")
-def proposal_page(_caller: Reader, changes: Changes, proposal: ProposalId) -> ProposalPage:
+def proposal_page(caller: Reader, changes: Changes, proposal: ProposalId) -> ProposalPage:
     """One proposal: what it changes, what it reaches, who said what."""
-    return get_proposal(changes.engine, changes.tenant, proposal)
+    return get_proposal(changes.engine, changes.tenant, proposal, caller)
 
 
 @router.post("/proposals/{proposal}/approve")
@@ -75,32 +75,32 @@ def approve_proposal(
 ) -> ProposalPage:
     """Agree to what was seen; the last approval that is needed carries it out."""
     changes.approve(caller, proposal, agreement.sha256, agreement.reason)
-    return get_proposal(changes.engine, changes.tenant, proposal)
+    return get_proposal(changes.engine, changes.tenant, proposal, caller)
 
 
 @router.post("/proposals/{proposal}/reject")
 def reject_proposal(caller: Approver, changes: Changes, proposal: ProposalId, why: Why) -> ProposalPage:
     """Say no, which ends it."""
     changes.reject(caller, proposal, why.reason)
-    return get_proposal(changes.engine, changes.tenant, proposal)
+    return get_proposal(changes.engine, changes.tenant, proposal, caller)
 
 
 @router.post("/proposals/{proposal}/withdraw")
 def withdraw_proposal(caller: Proposer, changes: Changes, proposal: ProposalId) -> ProposalPage:
     """Take back what one has proposed oneself."""
     changes.withdraw(caller, proposal)
-    return get_proposal(changes.engine, changes.tenant, proposal)
+    return get_proposal(changes.engine, changes.tenant, proposal, caller)
 
 
 @router.post("/proposals/{proposal}/break-glass")
 def break_glass(caller: GlassBreaker, changes: Changes, proposal: ProposalId, why: Why) -> ProposalPage:
     """Carry it out without approvals, for everybody to see until somebody else acknowledges it."""
     changes.break_glass(caller, proposal, why.reason)
-    return get_proposal(changes.engine, changes.tenant, proposal)
+    return get_proposal(changes.engine, changes.tenant, proposal, caller)
 
 
 @router.post("/break-glass/{proposal}/acknowledge")
 def acknowledge_break_glass(caller: Approver, changes: Changes, proposal: ProposalId) -> ProposalPage:
     """Take note that somebody else has broken the glass."""
     changes.acknowledge(caller, proposal)
-    return get_proposal(changes.engine, changes.tenant, proposal)
+    return get_proposal(changes.engine, changes.tenant, proposal, caller)

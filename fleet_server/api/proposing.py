@@ -39,7 +39,7 @@ class Wish(NamedTuple):
 def propose(changes: Proposals, caller: Caller, wish: Wish, response: Response) -> ProposalPage:
     """Propose ``wish``: 202 where it waits for approvals, 201 where it needed none."""
     identity = changes.propose(caller, wish.action, wish.arguments, wish.reason)
-    page = get_proposal(changes.engine, changes.tenant, identity)
+    page = get_proposal(changes.engine, changes.tenant, identity, caller)
     waits = page.proposal.state == ProposalState.PROPOSED
     response.status_code = HTTPStatus.ACCEPTED if waits else HTTPStatus.CREATED
     return page

@@ -1,19 +1,30 @@
-"""Proposals as people see them: the list, and one proposal with its diff, its radius and who said what."""
+"""Proposals as people see them: the list, and one proposal with its diff, its radius and who said what.
+
+Of devices that somebody does not see, no proposal tells them: one that reaches no others is not there.
+``seer`` is who looks; None is the server itself, which sees everything.
+"""
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Final
 
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
+from fleet_server.access.roles import Caller, Permission
 from fleet_server.approvals.decision import ProposalState, agreeing, state_at
-from fleet_server.approvals.proposals import question_of, votes_of
+from fleet_server.approvals.plans import Radius
+from fleet_server.approvals.proposals import question_of, radius_of, votes_of
+from fleet_server.approvals.standing import seen_of
 from fleet_server.clock import wall_ms
 from fleet_server.database.models import Approval, BreakGlass, Proposal
 from fleet_server.errors import NoProposal
+
+_AT_ONCE: Final = 100
+"""Rows that are fetched at a time: whoever sees few of them makes the server look through many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +112,7 @@ class Answerable:
 
 
 def list_proposals(
-    engine: Engine, tenant: str, after: str, limit: int, *, is_open: bool
+    engine: Engine, tenant: str, after: str, limit: int, *, is_open: bool, seer: Caller | None = None
 ) -> list[ProposalSummary]:
     """At most ``limit`` proposals, the newest first, from behind ``after`` on; or only those that wait.
 
@@ -119,23 +130,29 @@ def list_proposals(
                 (col(Proposal.created_ms) < last.created_ms)
                 | ((col(Proposal.created_ms) == last.created_ms) & (col(Proposal.id) < last.id))
             )
-        return [_summary(session, row) for row in session.exec(query.order_by(*newest_first).limit(limit))]
+        rows = session.exec(query.order_by(*newest_first).execution_options(yield_per=_AT_ONCE))
+        seen = ((row, _seen(session, seer, row)) for row in rows)
+        shown = (_summary(session, row, radius) for row, radius in seen if radius is not None)
+        return list(islice(shown, limit))
 
 
-def get_proposal(engine: Engine, tenant: str, identity: str) -> ProposalPage:
-    """Everything about one proposal.
+def get_proposal(engine: Engine, tenant: str, identity: str, seer: Caller | None = None) -> ProposalPage:
+    """Everything about one proposal that ``seer`` sees.
 
     Raises:
         NoProposal: there is none.
     """
     with Session(engine) as session:
         row = _require(session, tenant, identity)
+        radius = _seen(session, seer, row)
+        if radius is None:
+            raise _absent(identity)
         counting = agreeing(question_of(row), votes_of(session, row))
         broken = session.get(BreakGlass, (tenant, identity))
         return ProposalPage(
-            proposal=_summary(session, row),
+            proposal=_summary(session, row, radius),
             diff=[DiffLine(*line) for line in json.loads(row.change)["diff"]],
-            reached=[ReachedDevice(**device) for device in json.loads(row.radius)["devices"]],
+            reached=[ReachedDevice(**asdict(device)) for device in radius.devices],
             votes=[
                 VoteView(one.person, one.agrees, one.reason, one.given_ms, one.person in counting)
                 for one in _approvals(session, row)
@@ -167,12 +184,21 @@ def _approvals(session: Session, row: Proposal) -> Iterable[Approval]:
 def _require(session: Session, tenant: str, identity: str) -> Proposal:
     row = session.get(Proposal, (tenant, identity))
     if row is None:
-        raise NoProposal(_("there is no proposal {id!r}").format(id=identity[:80]))
+        raise _absent(identity)
     return row
 
 
-def _summary(session: Session, row: Proposal) -> ProposalSummary:
-    radius = json.loads(row.radius)
+def _absent(identity: str) -> NoProposal:
+    return NoProposal(_("there is no proposal {id!r}").format(id=identity[:80]))
+
+
+def _seen(session: Session, seer: Caller | None, row: Proposal) -> Radius | None:
+    """What ``seer`` sees of what it reaches; None for nothing."""
+    radius = radius_of(row)
+    return radius if seer is None else seen_of(session, seer, Permission.FLEET_READ, radius)
+
+
+def _summary(session: Session, row: Proposal, radius: Radius) -> ProposalSummary:
     question = question_of(row)
     return ProposalSummary(
         id=row.id,
@@ -183,9 +209,9 @@ def _summary(session: Session, row: Proposal) -> ProposalSummary:
         proposer=row.proposer,
         needed=row.needed,
         approvals=len(agreeing(question, votes_of(session, row))),
-        devices=radius["count"],
-        sites=radius["sites"],
-        everywhere=radius["everywhere"],
+        devices=radius.count,
+        sites=list(radius.sites),
+        everywhere=radius.everywhere,
         sha256=row.sha256,
         created_ms=row.created_ms,
         expires_ms=row.expires_ms,

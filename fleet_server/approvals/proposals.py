@@ -43,7 +43,7 @@ from fleet_server.approvals.plans import (
     radius_text,
     seal,
 )
-from fleet_server.approvals.standing import reaches, standing, touches
+from fleet_server.approvals.standing import is_puppet, reaches, standing, touches
 from fleet_server.audit.chain import Change, append
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
@@ -114,7 +114,7 @@ class Proposals:
             row = self._open(session, identity)
             actor = caller.actor(Permission.CHANGE_APPROVE)
             self._require_another(caller, row)
-            self._require_reach(session, caller, Permission.CHANGE_APPROVE, _radius(row))
+            self._require_reach(session, caller, Permission.CHANGE_APPROVE, radius_of(row))
             _require_same(row, sha256)
             self._vote(session, caller, row, reason, agrees=True)
             self._note(session, actor, "proposal.approve", row, {"sha256": sha256, "reason": reason})
@@ -127,7 +127,7 @@ class Proposals:
             row = self._open(session, identity)
             actor = caller.actor(Permission.CHANGE_APPROVE)
             self._require_another(caller, row)
-            if not touches(session, caller, Permission.CHANGE_APPROVE, _radius(row)):
+            if not touches(session, caller, Permission.CHANGE_APPROVE, radius_of(row)):
                 raise _no_reach(caller, Permission.CHANGE_APPROVE)
             self._vote(session, caller, row, reason, agrees=False)
             self._note(session, actor, "proposal.reject", row, {"reason": reason})
@@ -154,7 +154,7 @@ class Proposals:
         actor = caller.actor(Permission.BREAK_GLASS)
         with writing(self.engine) as session:
             row = self._open(session, identity)
-            self._require_reach(session, caller, Permission.BREAK_GLASS, _radius(row))
+            self._require_reach(session, caller, Permission.BREAK_GLASS, radius_of(row))
             broken = BreakGlass(
                 tenant=self.tenant,
                 proposal=row.id,
@@ -227,9 +227,8 @@ class Proposals:
 
     def _decide(self, session: Session, row: Proposal, actor: Actor) -> None:
         """Carry it out where enough people agree by the rules of now, were they stricter than before."""
-        row.needed = max(
-            row.needed, self._needed(session, row.action, json.loads(row.change)["arguments"], _radius(row))
-        )
+        arguments = json.loads(row.change)["arguments"]
+        row.needed = max(row.needed, self._needed(session, row.action, arguments, radius_of(row)))
         votes = votes_of(session, row)
         if verdict(question_of(row), votes, wall_ms()) is Step.APPROVE:
             self._carry(session, row, actor)
@@ -313,6 +312,12 @@ class Proposals:
             self._end(session, row, Actor.system("api"), Step.EXPIRE, _("nobody decided in time"))
 
     def _vote(self, session: Session, caller: Caller, row: Proposal, reason: str, *, agrees: bool) -> None:
+        if agrees and is_puppet(session, row, caller.person):
+            raise NotYours(
+                _("{proposer} has proposed it, and has given {person} their account or login of late").format(
+                    proposer=row.proposer, person=caller.person
+                )
+            )
         if session.get(Approval, (self.tenant, row.id, caller.person)) is not None:
             raise ProposalConflict(
                 _("{person} has approved it already; it takes {needed} people").format(
@@ -394,7 +399,7 @@ def question_of(row: Proposal) -> Question:
 
 def votes_of(session: Session, row: Proposal) -> list[Vote]:
     """Who has said what, and whether they still may."""
-    radius = _radius(row)
+    radius = radius_of(row)
     rows = session.exec(
         select(Approval)
         .where(Approval.tenant == row.tenant, Approval.proposal == row.id)
@@ -405,13 +410,15 @@ def votes_of(session: Session, row: Proposal) -> list[Vote]:
             one.person,
             one.agrees,
             one.sha256,
-            reaches(session, standing(session, row.tenant, one.person), Permission.CHANGE_APPROVE, radius),
+            reaches(session, standing(session, row.tenant, one.person), Permission.CHANGE_APPROVE, radius)
+            and not (one.agrees and is_puppet(session, row, one.person)),
         )
         for one in rows
     ]
 
 
-def _radius(row: Proposal) -> Radius:
+def radius_of(row: Proposal) -> Radius:
+    """What it reaches, as it was shown."""
     shown = json.loads(row.radius)
     devices = tuple(Touched(**device) for device in shown.pop("devices"))
     return Radius(tuple(shown["sites"]), shown["count"], shown["everywhere"], devices)

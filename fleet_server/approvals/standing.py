@@ -1,4 +1,4 @@
-"""What people may do now, with no token in between, and whether that reaches all that a change reaches."""
+"""What people may do now, with no token in between, and how much of what a change reaches that reaches."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from sqlmodel import Session, col, select
 
 from fleet_server.access.roles import SHELL_ROLE, Caller, Grant, Permission, RoleName, Scope
 from fleet_server.approvals.plans import Radius
-from fleet_server.database.models import AuditRecord, Device, DeviceTag, Person, Role
+from fleet_server.database.models import AuditRecord, Device, DeviceTag, Person, Proposal, Role
 from fleet_server.database.parts import in_parts
 
 PUPPET_MS: Final = 30 * 86_400_000
@@ -16,16 +16,16 @@ _GIVEN: Final = ("person.add", "person.grant", "person.enable", "person.password
 """What gives somebody rights, or another the means to speak for them; as the audit has it."""
 
 
-def is_puppet(session: Session, tenant: str, voter: str, proposer: str, since_ms: int) -> bool:
-    """Whether ``proposer`` has given ``voter`` their account, rights or login from 30 days before on.
+def is_puppet(session: Session, proposal: Proposal, voter: str) -> bool:
+    """Whether its proposer has given ``voter`` their account, rights or login, from 30 days before it on.
 
     Who has a shell on the server is somebody else than any account.
     """
     query = (
         select(AuditRecord.number)
-        .where(AuditRecord.tenant == tenant, AuditRecord.person == proposer, AuditRecord.subject == voter)
-        .where(col(AuditRecord.action).in_(_GIVEN), AuditRecord.role != SHELL_ROLE)
-        .where(AuditRecord.time_ms > since_ms - PUPPET_MS)
+        .where(AuditRecord.tenant == proposal.tenant, AuditRecord.person == proposal.proposer)
+        .where(AuditRecord.subject == voter, AuditRecord.role != SHELL_ROLE)
+        .where(col(AuditRecord.action).in_(_GIVEN), AuditRecord.time_ms > proposal.created_ms - PUPPET_MS)
     )
     return session.exec(query.limit(1)).first() is not None
 
@@ -47,7 +47,8 @@ def reaches(session: Session, caller: Caller, permission: Permission, radius: Ra
     if not radius.devices:
         return all(caller.may_on(permission, site, ()) for site in radius.sites)
     return all(
-        caller.may_on(permission, site, tags) for site, tags in _places(session, caller.tenant, radius)
+        caller.may_on(permission, site, tags)
+        for site, tags in _places(session, caller.tenant, radius).values()
     )
 
 
@@ -58,14 +59,33 @@ def touches(session: Session, caller: Caller, permission: Permission, radius: Ra
     if not radius.devices:
         return any(caller.may_on(permission, site, ()) for site in radius.sites)
     return any(
-        caller.may_on(permission, site, tags) for site, tags in _places(session, caller.tenant, radius)
+        caller.may_on(permission, site, tags)
+        for site, tags in _places(session, caller.tenant, radius).values()
     )
 
 
-def _places(session: Session, tenant: str, radius: Radius) -> list[tuple[str | None, set[str]]]:
+def seen_of(session: Session, caller: Caller, permission: Permission, radius: Radius) -> Radius | None:
+    """What of a change is on devices that ``caller`` has the right on; None where nothing is.
+
+    What reaches all of a tenant, or of a site, names no device, and concerns whoever has the right there.
+    """
+    if caller.may_everywhere(permission):
+        return radius
+    if radius.everywhere or not radius.devices:
+        return radius if touches(session, caller, permission, radius) else None
+    places = _places(session, caller.tenant, radius)
+    seen = [
+        device
+        for device in radius.devices
+        if device.id in places and caller.may_on(permission, *places[device.id])
+    ]
+    return Radius.of(tuple(seen)) if seen else None
+
+
+def _places(session: Session, tenant: str, radius: Radius) -> dict[str, tuple[str | None, set[str]]]:
     """The site and the tags of each device, as they are now."""
     names = [device.id for device in radius.devices]
-    found: list[tuple[str | None, set[str]]] = []
+    found: dict[str, tuple[str | None, set[str]]] = {}
     for part in in_parts(names):
         sites = session.exec(
             select(Device.id, Device.site).where(Device.tenant == tenant, col(Device.id).in_(part))
@@ -75,5 +95,5 @@ def _places(session: Session, tenant: str, radius: Radius) -> list[tuple[str | N
             select(DeviceTag).where(DeviceTag.tenant == tenant, col(DeviceTag.device).in_(part))
         ):
             tags.setdefault(row.device, set()).add(row.tag)
-        found += [(site, tags.get(device, set())) for device, site in sites]
+        found |= {device: (site, tags.get(device, set())) for device, site in sites}
     return found

@@ -60,6 +60,9 @@ def network_of(address: str) -> str:
         given = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
+    if isinstance(given, ipaddress.IPv6Address) and given.ipv4_mapped:
+        # A listener on '::' hears of IPv4 so: not all of the world behind it is one caller.
+        given = given.ipv4_mapped
     if isinstance(given, ipaddress.IPv4Address):
         return str(given)
     return str(ipaddress.ip_network((given, _IPV6_NETWORK), strict=False))

@@ -1,5 +1,6 @@
 """Bytes that no HTTP client sends, at both HTTPS listeners of a real server: none of them makes it fail."""
 
+import itertools
 import re
 import socket
 import ssl
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.fleet_server import ServerProcess
+from tests.support.ledger import Tried
 
 pytestmark = pytest.mark.attack
 
@@ -35,15 +37,50 @@ REQUESTS = {
     "a null in the path": b"GET /v1/devices/%00 HTTP/1.1\r\nHost: x\r\n\r\n",
     "a line feed in a header": b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a\nX: b\r\n\r\n",
     "bytes that are no text": b"GET /v1/devices/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a way out of the folder": b"GET /v1/updates/image/metadata/..%2fapi.token HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a way out, twice encoded": b"GET /v1/updates/image/targets/%252e%252e%252fa HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a way out, plainly": b"GET /v1/updates/image/targets/../../../../api.token HTTP/1.1\r\nHost: x\r\n\r\n",
     "an absolute path": b"GET //etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
     "a web socket": (
         b"GET /v1/devices HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ),
 }
+
+OUT = (
+    "../",
+    "..%2f",
+    "%2e%2e/",
+    "%2e%2e%2f",
+    "%252e%252e%252f",
+    "..%5c",
+    "....//",
+    "..;/",
+    "%c0%ae%c0%ae/",
+    "/",
+)
+"""Ways to say the folder above, or the root of all."""
+
+DEPTHS = (1, 3, 6)
+SECRETS = ("api.token", "device/token.key", "authority/authority.json", "etc/passwd", "%00api.token")
+PLACES = {
+    "device_url": (
+        "GET /v1/updates/image/metadata/", "GET /v1/updates/image/targets/",
+        "GET /v1/updates/image/targets/models/", "GET /v1/updates/director/gw-1/metadata/",
+    ),
+    "api_url": ("PUT /v1/artifacts/", "PUT /v1/artifacts/models/", "GET /v1/updates/bundles/"),
+}  # fmt: skip
+"""What takes a name out of an address, or what is near a file."""
+
+MARKER = b"brought in by the attack"
+
+TOO_MUCH = [
+    ("api_url", "POST /v1/session", 65_536),
+    ("api_url", "POST /v1/devices", 65_536),
+    ("api_url", "POST /v1/updates/metadata", 16 * 1024 * 1024),
+    ("api_url", "PUT /v1/artifacts/models/m/1.tar", 256 * 1024 * 1024),
+    ("device_url", "POST /v1/device/token", 32_768),
+    ("device_url", "POST /v1/enrollment", 32_768),
+    ("device_url", "POST /v1/enrollment/claims", 32_768),
+]
+"""What takes a body, and how many bytes of it."""
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +143,45 @@ def test_the_data_folder_lets_nobody_else_in(server: ServerProcess, tmp_path: Pa
     private = [path for path in server.data.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
     public = {"ca.pem", "cert.pem", "crl.pem"}
     assert {path.name for path in private} <= public, private
+
+
+@pytest.mark.parametrize("listener", PLACES)
+def test_no_name_leads_out_of_its_folder(server: ServerProcess, tried: Tried, listener: str) -> None:
+    token = (server.data / "api.token").read_text().strip()
+    secrets = [token.encode(), (server.data / "device" / "token.key").read_bytes(), b"root:"]
+    before = {path for path in server.data.parent.rglob("*") if server.data not in path.parents}
+    for place, way, depth, secret in itertools.product(PLACES[listener], OUT, DEPTHS, SECRETS):
+        head = f"{place}{way * depth}{secret} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        request = head + f"Content-Length: {len(MARKER)}\r\nConnection: close\r\n\r\n"
+        answer = said(server, listener, request.encode() + MARKER)
+        status = re.match(rb"HTTP/1\.1 (\d{3})", answer)
+        assert status is not None, (head, answer[:80])
+        assert 400 <= int(status[1]) < 500, (head, answer[:80])
+        assert int(status[1]) != 429, "the door was shut, and nothing was tried"
+        assert not any(each in answer for each in secrets), head
+        tried(1)
+    assert {path for path in server.data.parent.rglob("*") if server.data not in path.parents} == before
+    kept = [
+        path for path in server.data.rglob("*") if path.is_file() and path.suffix not in {".db", ".db-wal"}
+    ]
+    assert not [path for path in kept if MARKER in path.read_bytes()]
+
+
+@pytest.mark.parametrize(("listener", "asked", "most"), TOO_MUCH)
+def test_more_than_may_be_sent_is_refused(
+    server: ServerProcess, tried: Tried, listener: str, asked: str, most: int
+) -> None:
+    token = (server.data / "api.token").read_text().strip()
+    head = f"{asked} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+    if listener == "api_url":
+        # Refused before any of it is sent.
+        answer = said(server, listener, f"{head}Content-Length: {most + 1}\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 413 "), answer[:200]
+        tried(1)
+    if most < 1_000_000:
+        chunk = f"{most + 1:x}\r\n".encode() + b"x" * (most + 1) + b"\r\n0\r\n\r\n"
+        answer = said(server, listener, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk)
+        # OAuth knows one status for a request that is not as it should be; nothing, where it hung up first.
+        refusals = (b"HTTP/1.1 413 ", b"HTTP/1.1 400 ") if asked.endswith("/token") else (b"HTTP/1.1 413 ",)
+        assert not answer or answer.startswith(refusals), answer[:200]
+        tried(1)

@@ -70,6 +70,7 @@ def test_an_id_token_says_who_somebody_is(signing: SigningIssuer, issuer: Issuer
     assert signing.asked == ["/.well-known/openid-configuration", "/jwks"], "asked once"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("claims", "reason"),
     [
@@ -105,6 +106,7 @@ def is_refused(issuer: Issuer, token: str) -> bool:
     return False
 
 
+@pytest.mark.attack
 def test_only_signatures_of_the_issuers_keys_count(signing: SigningIssuer, issuer: Issuer) -> None:
     good = signing.sign("first", nonce="n")
     header, content, signature = good.split(".")
@@ -144,6 +146,7 @@ def test_only_signatures_of_the_issuers_keys_count(signing: SigningIssuer, issue
     assert issuer.subject(good, "n", 0.0) == "s-1"
 
 
+@pytest.mark.attack
 def test_a_key_that_the_token_brings_itself_is_not_looked_at(signing: SigningIssuer, issuer: Issuer) -> None:
     stranger = rsa_key()
     own = RSAAlgorithm.to_jwk(stranger.public_key(), as_dict=True)
@@ -168,6 +171,7 @@ def test_a_rotated_key_is_fetched_and_a_withdrawn_one_ends(signing: SigningIssue
         issuer.subject(old, "n", COOL_S + FRESH_S)
 
 
+@pytest.mark.attack
 def test_invented_key_names_do_not_make_the_server_ask(signing: SigningIssuer, issuer: Issuer) -> None:
     issuer.subject(signing.sign("first", nonce="n"), "n", 0.0)
     for number in range(20):
@@ -188,6 +192,7 @@ def test_a_token_without_a_key_name_is_of_the_only_key(signing: SigningIssuer, i
         issuer.subject(token, "n", FRESH_S)
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
@@ -246,6 +251,7 @@ def test_a_linked_person_gets_in_with_their_own_rights(centre: tuple[Engine, Ser
     assert (record.person, record.role) == ("ann", "viewer")
 
 
+@pytest.mark.attack
 def test_who_is_not_linked_is_nobody(centre: tuple[Engine, ServerConfig]) -> None:
     with answering(*centre) as client:
         refused, _body = log_in(client, "eve@city")
@@ -299,6 +305,7 @@ def test_the_command_logs_in_over_a_browser(centre: tuple[Engine, ServerConfig],
         assert client.get("/v1/devices", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
+@pytest.mark.attack
 def test_a_code_that_somebody_sees_is_worth_nothing_without_the_verifier(
     signing: SigningIssuer, tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_password_opens_a_session_that_ends(door: Door, tenant: Engine) -> Non
     assert len(audited(tenant, "session.close")) == 1
 
 
+@pytest.mark.attack
 def test_a_session_is_over_at_its_end(door: Door, tenant: Engine) -> None:
     opened = door.with_password("ann", PASSWORD, "")
     with writing(tenant) as session:
@@ -202,6 +203,7 @@ def test_a_session_is_over_at_its_end(door: Door, tenant: Engine) -> None:
         assert session.get(Token, (TENANT, digest(opened.token))) is None, "what is over is cleared away"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("is_closed", [True, False])
 def test_sessions_end_with_the_password_and_the_account(door: Door, tenant: Engine, is_closed: bool) -> None:
     people.add(tenant, TENANT, ROOT, "bob", [ADMIN])
@@ -219,6 +221,7 @@ def test_sessions_end_with_the_password_and_the_account(door: Door, tenant: Engi
     assert identify(tenant, TENANT, api, "") is not None
 
 
+@pytest.mark.attack
 def test_wrong_passwords_close_the_account_for_longer_and_longer(door: Door, tenant: Engine) -> None:
     waits = []
     for _number in range(8):
@@ -238,6 +241,7 @@ def test_wrong_passwords_close_the_account_for_longer_and_longer(door: Door, ten
     assert len([one for one in audited(tenant, "session.refused") if one.subject == "ann"]) == 8
 
 
+@pytest.mark.attack
 def test_many_tries_at_once_are_many(door: Door, tenant: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     # However slow the machine is, nobody of them comes when the first wait is over.
     monkeypatch.setattr(lockout, "FIRST_MS", 60_000)
@@ -251,6 +255,7 @@ def test_many_tries_at_once_are_many(door: Door, tenant: Engine, monkeypatch: py
     assert row(tenant).failed_logins == 5, "the fifth closes the account, whoever else has begun already"
 
 
+@pytest.mark.attack
 def test_nobody_fills_the_audit_with_refusals(door: Door, tenant: Engine) -> None:
     before = len(audited(tenant, "session.refused"))
     for number in range(20):
@@ -261,6 +266,7 @@ def test_nobody_fills_the_audit_with_refusals(door: Door, tenant: Engine) -> Non
     assert (records[0].person, records[0].role, records[0].source) == ("", "stranger", "192.0.2.0")
 
 
+@pytest.mark.attack
 def test_a_token_is_never_broader_than_what_made_it(door: Door, tenant: Engine) -> None:
     session = caller_of(tenant, door.with_password("ann", PASSWORD, "").token)
     wish = Wish("north", RoleName.OPERATOR, Scope("north", ""), 1_000_000)
@@ -291,6 +297,7 @@ def test_a_token_is_never_broader_than_what_made_it(door: Door, tenant: Engine) 
     assert token not in "".join(one.detail for one in audited(tenant, "token.make"))
 
 
+@pytest.mark.attack
 def test_a_token_for_what_its_maker_has_not_is_refused(tenant: Engine) -> None:
     token = new_token()
     people.add(tenant, TENANT, ROOT, "bob", [Right(RoleName.TECHNICIAN, "north")], token)

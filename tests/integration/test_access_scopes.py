@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,6 +26,8 @@ from tests.support.centre import answering, make_centre
 from tests.support.people import ROOT, TENANT, somebody
 from tests.support.rollouts import add_fleet, begin, publish
 from tests.support.routes import PUBLIC, filled, routes
+
+pytestmark = pytest.mark.attack
 
 
 @pytest.fixture
@@ -80,6 +83,7 @@ def test_nothing_of_another_district_is_seen_anywhere(
     client: httpx.Client, centre: tuple[Engine, ServerConfig]
 ) -> None:
     rollout = begin(centre[0], group="all")
+    proposal = propose(client, "south-00")["proposal"]["id"]
     seeing = somebody(centre[0], Right(RoleName.TECHNICIAN, "north"))
     everyone = {"Authorization": client.headers["Authorization"]}
     seen = 0
@@ -87,7 +91,7 @@ def test_nothing_of_another_district_is_seen_anywhere(
         if method != "get" or (method, path) in PUBLIC or EVERYWHERE in needed:
             continue
         for headers, names in ((seeing, {"north"}), (everyone, {"north", "south"})):
-            answer = client.get(filled(path, rollout=rollout), headers=headers)
+            answer = client.get(filled(path, rollout=rollout, proposal=proposal), headers=headers)
             found = {name for name in ("north", "south") if f"{name}-0" in answer.text}
             assert found <= names, (path, answer.text)
             seen += found == {"north", "south"}
@@ -99,6 +103,47 @@ def test_nothing_of_another_district_is_seen_anywhere(
             assert hidden.status_code == absent.status_code == status, path
             assert hidden.text.replace("south-00", "absent") == absent.text
     assert seen >= 4, "devices, events, escalations and the rollout tell of both to whoever may see both"
+
+
+def propose(client: httpx.Client, *devices: str) -> dict[str, Any]:
+    """What it says to ask for one release for one device, or for all in a rollout where none is named."""
+    if devices:
+        (device,) = devices
+        wish = {"release": 2, "reason": f"because of {device}"}
+        answer = client.put(f"/v1/devices/{device}/assignments/model/leak", json=wish)
+    else:
+        client.put("/v1/groups/all", json={"filter": ""}).raise_for_status()
+        start = {"group": "all", "kind": "model", "name": "leak", "release": 2, "reason": "because"}
+        answer = client.post("/v1/rollouts", json=start)
+    page: dict[str, Any] = answer.raise_for_status().json()
+    return page
+
+
+def test_of_a_proposal_everybody_sees_what_reaches_their_devices(
+    client: httpx.Client, centre: tuple[Engine, ServerConfig]
+) -> None:
+    south = propose(client, "south-00")["proposal"]["id"]
+    both = propose(client)["proposal"]["id"]
+    for right, names, sites in (
+        (Right(RoleName.VIEWER), ["north-00", "north-01", "south-00", "south-01"], ["north", "south"]),
+        (Right(RoleName.VIEWER, "north"), ["north-00", "north-01"], ["north"]),
+        (Right(RoleName.VIEWER, tag="pump"), ["north-01"], ["north"]),
+        (Right(RoleName.VIEWER, "nowhere"), [], []),
+    ):
+        client.headers.update(somebody(centre[0], right))
+        sees_south = "south-00" in names
+        listed = client.get("/v1/proposals").json()["items"]
+        assert [one["id"] for one in listed] == [both] * bool(names) + [south] * sees_south
+        assert client.get(f"/v1/proposals/{south}").status_code == (200 if sees_south else 404)
+        page = client.get(f"/v1/proposals/{both}")
+        assert page.status_code == (200 if names else 404)
+        if names:
+            assert [one["id"] for one in page.json()["reached"]] == names
+            assert (page.json()["proposal"]["devices"], page.json()["proposal"]["sites"]) == (
+                len(names),
+                sites,
+            )
+            assert page.json()["proposal"] == listed[0]
 
 
 def test_lists_and_counts_are_of_what_is_seen(

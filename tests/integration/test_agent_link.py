@@ -54,6 +54,7 @@ def try_session(port: int, credentials: Credentials, clock: Clock | None = None)
     asyncio.run(attempt())
 
 
+@pytest.mark.attack
 def test_a_foreign_certificate_is_refused_at_once(broker: TestBroker, tmp_path: Path) -> None:
     foreign = TestAuthority(tmp_path / "foreign", "another fleet").issue("gw-11")
     began = time.monotonic()
@@ -72,6 +73,7 @@ def test_a_foreign_certificate_is_refused_at_once(broker: TestBroker, tmp_path: 
     assert time.monotonic() - began < 5.0
 
 
+@pytest.mark.attack
 def test_a_revoked_certificate_is_refused(tmp_path: Path) -> None:
     authority = TestAuthority(tmp_path / "authority")
     credentials = authority.issue("gw-12")
@@ -84,6 +86,7 @@ def test_a_revoked_certificate_is_refused(tmp_path: Path) -> None:
     broker.stop()
 
 
+@pytest.mark.attack
 def test_an_expired_certificate_is_refused_and_named(broker: TestBroker, authority: TestAuthority) -> None:
     expired = authority.issue("gw-14", begins=-10 * DAY, ends=-DAY)
     with pytest.raises(LinkRefused, match="EXPIRED"):
@@ -115,6 +118,7 @@ def test_a_clock_before_its_floor_skips_dates_and_nothing_else(
     broker.stop()
 
 
+@pytest.mark.attack
 def test_a_second_client_with_the_same_certificate_is_told_as_refused(
     tmp_path: Path, broker: TestBroker, consumer: Consumer, start_agent: StartAgent, authority: TestAuthority
 ) -> None:
@@ -130,6 +134,7 @@ def test_a_second_client_with_the_same_certificate_is_told_as_refused(
     wait_until(lambda: "link.refused" in consumer.codes("gw-17"), "and the server hears of it")
 
 
+@pytest.mark.attack
 def test_another_device_cannot_take_over_a_session_by_its_client_id(
     tmp_path: Path, broker: TestBroker, consumer: Consumer, start_agent: StartAgent, authority: TestAuthority
 ) -> None:

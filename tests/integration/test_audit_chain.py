@@ -87,6 +87,7 @@ def test_a_record_says_who_what_and_from_where(archive: Archive) -> None:
     assert second.detail == '{"before":"site=north","devices":0,"filter":"site=south"}'
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("subject", ["a\0b", "\ud800", "x" * 5000, "\x1b[2J\n", ""])
 def test_what_a_stranger_names_is_recorded_whatever_it_is(archive: Archive, subject: str) -> None:
     with writing(archive.engine) as session:

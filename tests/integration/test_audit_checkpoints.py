@@ -83,6 +83,7 @@ def test_the_key_is_for_its_owner_alone_and_its_public_half_beside_it(small: Arc
     assert public.strip() not in (folder / "audit.key").read_text().replace(public.strip(), "", 1)
 
 
+@pytest.mark.attack
 def test_a_lost_key_is_not_replaced_in_silence(small: Archive) -> None:
     small.add()
     (small.config.audit / "audit.key").unlink()
@@ -102,6 +103,7 @@ def test_what_a_death_left_of_a_line_is_cut_off(small: Archive) -> None:
     assert small.verify()[0] == 0
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("how", ["rewritten", "restored", "altered", "foreign"])
 def test_nothing_is_signed_on_top_of_what_was_tampered_with(archive: Archive, how: str) -> None:
     archive.add(3)

@@ -49,6 +49,7 @@ def test_an_honest_chain_is_whole(archive: Archive) -> None:
     assert said[2].startswith("not signed yet: the records behind it up to 10")
 
 
+@pytest.mark.attack
 def test_a_changed_field_is_found_whichever_it_is(archive: Archive) -> None:
     fields = ("person", "role", "source", "action", "subject", "before_sha256", "after_sha256", "detail")
     archive.tamper(
@@ -62,11 +63,13 @@ def test_a_changed_field_is_found_whichever_it_is(archive: Archive) -> None:
     assert (code, kinds(report)) == (1, [("record.altered", row) for row in range(1, 10)])
 
 
+@pytest.mark.attack
 def test_a_changed_digest_is_found(archive: Archive) -> None:
     archive.tamper(f"UPDATE audit_record SET sha256 = '{'a' * 64}' WHERE number = 4")
     assert kinds(archive.verify()[1]) == [("record.altered", 4), ("record.previous", 5)]
 
 
+@pytest.mark.attack
 def test_a_deleted_record_is_found(archive: Archive) -> None:
     archive.tamper("DELETE FROM audit_record WHERE number = 4")
     code, report = archive.verify()
@@ -74,6 +77,7 @@ def test_a_deleted_record_is_found(archive: Archive) -> None:
     assert report["findings"][0]["message"] == "record 4 is missing"
 
 
+@pytest.mark.attack
 def test_a_deleted_record_whose_place_was_closed_is_found(archive: Archive) -> None:
     archive.tamper(
         "DELETE FROM audit_record WHERE number = 4",
@@ -84,6 +88,7 @@ def test_a_deleted_record_whose_place_was_closed_is_found(archive: Archive) -> N
     assert kinds(archive.verify()[1])[0] == ("record.resigned", 6)
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("first", [1, 7, 9])
 def test_a_deleted_end_is_found(archive: Archive, first: int) -> None:
     archive.tamper(f"DELETE FROM audit_record WHERE number >= {first}")
@@ -92,6 +97,7 @@ def test_a_deleted_end_is_found(archive: Archive, first: int) -> None:
     assert f"the chain ends with record {first - 1}, but checkpoint 3" in report["findings"][0]["message"]
 
 
+@pytest.mark.attack
 def test_two_that_changed_places_are_found(archive: Archive) -> None:
     archive.tamper(
         "UPDATE audit_record SET number = 99 WHERE number = 4",
@@ -103,6 +109,7 @@ def test_two_that_changed_places_are_found(archive: Archive) -> None:
     assert {("record.altered", 4), ("record.altered", 5)} <= set(kinds(report))
 
 
+@pytest.mark.attack
 def test_an_inserted_record_is_found(archive: Archive) -> None:
     archive.tamper(*SHIFT, INSERT.format(number=5, of=4))
     code, report = archive.verify()
@@ -113,6 +120,7 @@ def test_an_inserted_record_is_found(archive: Archive) -> None:
     assert (code, kinds(report)) == (1, [("record.resigned", 6), ("record.resigned", 9)])
 
 
+@pytest.mark.attack
 def test_a_chain_that_was_written_anew_without_the_key_is_found(archive: Archive) -> None:
     archive.tamper("UPDATE audit_record SET person = 'nobody' WHERE number = 2")
     archive.rewrite(2)
@@ -158,6 +166,7 @@ TAMPERINGS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], list[str]]] = 
 }
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("how", TAMPERINGS)
 def test_checkpoints_that_were_tampered_with_are_found(archive: Archive, tmp_path: Path, how: str) -> None:
     """In the copy that a second party holds."""
@@ -169,6 +178,7 @@ def test_checkpoints_that_were_tampered_with_are_found(archive: Archive, tmp_pat
     assert [one["kind"] for one in report["findings"]][: len(expected)] == expected
 
 
+@pytest.mark.attack
 def test_a_foreign_key_is_named(archive: Archive, tmp_path: Path) -> None:
     own = public_file(archive.config).read_text().strip()
     other = tmp_path / "other.pub"
@@ -179,6 +189,7 @@ def test_a_foreign_key_is_named(archive: Archive, tmp_path: Path) -> None:
     assert (report["findings"][0]["expected"], report["findings"][0]["found"]) == ("ab" * 32, own)
 
 
+@pytest.mark.attack
 def test_a_thief_of_the_server_does_not_fool_whoever_holds_the_checkpoints(
     archive: Archive, tmp_path: Path
 ) -> None:

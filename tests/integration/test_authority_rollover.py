@@ -56,6 +56,7 @@ def kept(broker: FleetBroker, name: str) -> Path:
     return path
 
 
+@pytest.mark.attack
 def test_a_revoked_device_is_refused_and_its_neighbor_is_not(broker: FleetBroker) -> None:
     thief, neighbor = broker.device("gw-1"), broker.device("gw-2")
     assert (answer(broker, thief), answer(broker, neighbor)) == (IN, IN)

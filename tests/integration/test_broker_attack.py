@@ -16,6 +16,8 @@ from fleet_server.link.mosquitto import DROPPED_TOPIC, INGEST, PACKET_OVERHEAD, 
 from tests.support.fleet_broker import ACCEPTED, LAST_WORDS, FleetBroker, Identity, connack, connected
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.attack
+
 DENIED = "Not authorized"
 VICTIM, ATTACKER = "gw-victim", "gw-attacker"
 

@@ -62,6 +62,7 @@ def test_an_invited_device_delivers_its_first_reading(server: ServerProcess, tmp
     assert (invitation["state"], invitation["invited_by"]) == ("used", "operator")
 
 
+@pytest.mark.attack
 def test_a_used_invitation_serves_the_same_key_again_and_no_other(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_used_invitation_serves_the_same_key_again_and_no_other(
     assert not (tmp_path / "thief" / "cert.pem").exists()
 
 
+@pytest.mark.attack
 def test_a_withdrawn_an_expired_and_an_unknown_invitation(server: ServerProcess, tmp_path: Path) -> None:
     token = invite(server, "gw-late")
     unknown = enrol(changed(token, secret=b"?" * 32), "--out", tmp_path / "a")
@@ -98,6 +100,7 @@ def test_a_withdrawn_an_expired_and_an_unknown_invitation(server: ServerProcess,
     assert "there is no device" in done.stderr
 
 
+@pytest.mark.attack
 def test_another_fingerprint_than_the_servers(server: ServerProcess, tmp_path: Path) -> None:
     token = changed(invite(server, "gw-pin"), ca_sha256=b"\x11" * 32)
     done = enrol(token, "--out", tmp_path / "gw")
@@ -105,6 +108,7 @@ def test_another_fingerprint_than_the_servers(server: ServerProcess, tmp_path: P
     assert "does not have the authority 1111" in done.stderr
 
 
+@pytest.mark.attack
 def test_a_man_in_the_middle_with_an_authority_of_his_own(server: ServerProcess, tmp_path: Path) -> None:
     mine = open_authority(tmp_path / "authority", may_make=True)
     with impostor(mine, tmp_path, mine.pem) as between:
@@ -113,6 +117,7 @@ def test_a_man_in_the_middle_with_an_authority_of_his_own(server: ServerProcess,
         assert [(method, path) for method, path, _body in between.heard] == [("GET", "/v1/enrollment/ca")]
 
 
+@pytest.mark.attack
 def test_a_man_in_the_middle_who_passes_on_the_true_authority(server: ServerProcess, tmp_path: Path) -> None:
     ca = Path(server.endpoints["ca"]).read_bytes()
     mine = open_authority(tmp_path / "authority", may_make=True)
@@ -123,6 +128,7 @@ def test_a_man_in_the_middle_who_passes_on_the_true_authority(server: ServerProc
         assert [method for method, _path, _body in between.heard] == ["GET"], "the secret was told to nobody"
 
 
+@pytest.mark.attack
 def test_a_device_of_the_fleet_in_the_middle(server: ServerProcess, tmp_path: Path) -> None:
     """Its certificate goes back to the true authority, but is no server's."""
     stolen = add(server, "gw-stolen", tmp_path / "stolen")
@@ -133,6 +139,7 @@ def test_a_device_of_the_fleet_in_the_middle(server: ServerProcess, tmp_path: Pa
         assert [method for method, _path, _body in between.heard] == ["GET"]
 
 
+@pytest.mark.attack
 def test_the_true_server_under_another_name(server: ServerProcess, tmp_path: Path) -> None:
     port = server.endpoints["device_url"].rpartition(":")[2]
     done = enrol(changed(invite(server, "gw-name"), address=f"127.1:{port}"), "--out", tmp_path / "gw")
@@ -196,6 +203,7 @@ def test_cut_off_at_any_write_it_can_be_run_again(
     assert main(["check", "--config", str(home / "agent.toml")]) == 0
 
 
+@pytest.mark.attack
 def test_a_revoked_key_is_not_let_in_again_by_its_old_invitation(
     server: ServerProcess, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_rejected_board_is_told_why(server: ServerProcess, tmp_path: Path) -> 
     assert (done.returncode, "rejected by operator already" in done.stderr) == (1, True)
 
 
+@pytest.mark.attack
 def test_more_boards_than_the_batch_has(server: ServerProcess, tmp_path: Path) -> None:
     claim = make_batch(server, "small", tmp_path, count=2)
     boards = [Board(server, f"board:{number}") for number in range(3)]
@@ -155,6 +156,7 @@ def test_a_batch_that_is_over(server: ServerProcess, tmp_path: Path, state: str)
     assert early.ask(claim).json()["enrolled"]["device"] == f"gw-early-{state}"
 
 
+@pytest.mark.attack
 def test_a_claim_that_the_batch_did_not_make(server: ServerProcess, tmp_path: Path) -> None:
     claim = make_batch(server, "true", tmp_path)
     forged = json.loads(claim.read_text()) | {"key_pem": new_key().decode()}
@@ -172,6 +174,7 @@ def test_a_claim_that_the_batch_did_not_make(server: ServerProcess, tmp_path: Pa
     assert pending(server, "true") == []
 
 
+@pytest.mark.attack
 def test_the_key_of_a_batch_opens_no_broker(server: ServerProcess, tmp_path: Path) -> None:
     claim = json.loads(make_batch(server, "curious", tmp_path).read_text())
     (tmp_path / "cert.pem").write_text(claim["certificate_pem"])
@@ -238,6 +241,7 @@ def test_a_stick_is_enough(server: ServerProcess, tmp_path: Path) -> None:
     deliver(server, identity, batch(1))
 
 
+@pytest.mark.attack
 def test_an_answer_that_was_altered_on_the_stick(server: ServerProcess, tmp_path: Path) -> None:
     home, request, answer = tmp_path / "gw", tmp_path / "request.json", tmp_path / "answer.json"
     enrol("--request", request, "--device", "gw-tamper", "--out", home)

@@ -59,6 +59,7 @@ def application(
     return Application(invitation.secret.hex(), request_pem(invitation.device, key), serial)
 
 
+@pytest.mark.attack
 def test_of_many_boards_with_one_invitation_one_comes_in(either: tuple[Engine, ServerConfig]) -> None:
     token = invite(*either, Wish("gw-1", "pi5", "north", replaces=False, expires_s=3600), SHELL).token
     begin = threading.Barrier(6)
@@ -97,6 +98,7 @@ def test_a_swap_closes_one_board_and_opens_another(either: tuple[Engine, ServerC
     assert len(living) == 1
 
 
+@pytest.mark.attack
 def test_a_copied_card_is_no_second_device(centre: tuple[Engine, ServerConfig]) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     for name in ("gw-1", "gw-2"):
@@ -116,6 +118,7 @@ def test_what_fails_leaves_the_invitation_as_it_was(centre: tuple[Engine, Server
     assert accept(*centre, application(token), ADDRESS).device == "gw-1"
 
 
+@pytest.mark.attack
 def test_no_secret_is_kept(centre: tuple[Engine, ServerConfig]) -> None:
     secret = decode(
         invite(*centre, Wish("gw-1", "pi5", None, replaces=False, expires_s=3600), SHELL).token
@@ -131,6 +134,7 @@ def devices(centre: tuple[Engine, ServerConfig]) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
@@ -154,6 +158,7 @@ def test_nonsense_is_answered_in_one_shape(
     assert set(answer.json()) == {"code", "message", "next_step"}
 
 
+@pytest.mark.attack
 def test_an_address_that_asks_too_often_has_to_wait_and_others_do_not(
     devices: httpx.Client,
 ) -> None:
@@ -186,6 +191,7 @@ def client(centre: tuple[Engine, ServerConfig]) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.attack
 def test_a_technician_of_one_site_lets_devices_in_there_alone(
     centre: tuple[Engine, ServerConfig], client: httpx.Client
 ) -> None:
@@ -208,6 +214,7 @@ def test_a_technician_of_one_site_lets_devices_in_there_alone(
     assert client.put("/v1/devices/gw-2/tags/mine", headers=north).status_code == 403
 
 
+@pytest.mark.attack
 def test_a_technician_of_one_site_decides_about_its_boards_alone(
     centre: tuple[Engine, ServerConfig], client: httpx.Client
 ) -> None:

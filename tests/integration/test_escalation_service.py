@@ -235,6 +235,7 @@ def silent_after(device: MqttClient, name: str) -> None:
     assert next_answer(device).id == asked.id
 
 
+@pytest.mark.attack
 def test_an_answer_is_reflected_to_nobody_else(fleet: Fleet) -> None:
     """A device that names another's topic would have the server speak to it."""
     with fleet.device("gw-a") as victim, fleet.device("gw-b") as attacker:
@@ -245,6 +246,7 @@ def test_an_answer_is_reflected_to_nobody_else(fleet: Fleet) -> None:
     assert "response topic is not the device's own" in fleet.refusal("gw-b")
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("response", [Channel.ACK, Channel.COMMAND, Channel.HINT])
 def test_an_answer_passes_for_no_command(fleet: Fleet, response: Channel) -> None:
     with fleet.device("gw-c") as device:
@@ -253,6 +255,7 @@ def test_an_answer_passes_for_no_command(fleet: Fleet, response: Channel) -> Non
         silent_after(device, "gw-c")
 
 
+@pytest.mark.attack
 def test_a_key_that_is_not_the_questions_is_refused(fleet: Fleet) -> None:
     with fleet.device("gw-b") as device:
         for correlation in (b"", b"x" * 16, b"x" * 1000):
@@ -261,6 +264,7 @@ def test_a_key_that_is_not_the_questions_is_refused(fleet: Fleet) -> None:
     assert "correlation data" in fleet.refusal("gw-b")
 
 
+@pytest.mark.attack
 def test_a_retained_question_is_refused(fleet: Fleet) -> None:
     with fleet.device("gw-c") as device:
         put(device, "gw-c", question(), retain=True)
@@ -268,6 +272,7 @@ def test_a_retained_question_is_refused(fleet: Fleet) -> None:
     assert "retained" in fleet.refusal("gw-c")
 
 
+@pytest.mark.attack
 def test_what_is_too_long_cuts_its_sender_off_or_is_refused(fleet: Fleet) -> None:
     with fleet.device("gw-b") as device:
         long = question(series=[Series("flow", bytes(MAX_PAYLOAD))])
@@ -280,6 +285,7 @@ def test_what_is_too_long_cuts_its_sender_off_or_is_refused(fleet: Fleet) -> Non
         silent_after(device, "gw-b")
 
 
+@pytest.mark.attack
 def test_bytes_that_are_no_question_are_refused(fleet: Fleet) -> None:
     with fleet.device("gw-a") as device:
         for payload in (b"", b"\xff" * 100, b"{}", encode(telemetry(1))):
@@ -334,6 +340,7 @@ def test_the_list_of_escalations_goes_back_page_by_page(fleet: Fleet) -> None:
         assert client.get("/v1/escalations", params={"after": "x"}).status_code == 422
 
 
+@pytest.mark.attack
 def test_who_asks_too_often_is_refused_and_the_others_are_not(tmp_path: Path, folder: Path) -> None:
     options = ("--central-model", str(folder), "--device-questions-per-hour", "18")
     with running(tmp_path, *options) as fleet, fleet.device("gw-a") as device:

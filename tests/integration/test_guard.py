@@ -55,6 +55,7 @@ def is_out(server: ServerProcess, device: Identity) -> bool:
     return not is_let_in(port(server), device)
 
 
+@pytest.mark.attack
 def test_a_stolen_certificate_is_cut_while_in_use_and_cannot_return(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_nothing_is_revoked_that_nobody_confirms(server: ServerProcess, tmp_path
     assert say(server, "gw-kept", "revoke", "").status_code == 422
 
 
+@pytest.mark.attack
 def test_a_device_that_floods_is_put_out_and_an_eager_one_is_not(
     server: ServerProcess, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ JUNK = [
 ]
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("payload", JUNK, ids=range(len(JUNK)))
 def test_what_is_no_telemetry_is_refused_and_counted(
     site: IngestSite, device: Device, payload: bytes
@@ -83,6 +84,7 @@ def test_what_is_no_telemetry_is_refused_and_counted(
     prove_alive(site, device)
 
 
+@pytest.mark.attack
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.binary(max_size=300), channel=st.sampled_from([Channel.TELEMETRY, Channel.EVENT,
        Channel.STATUS, Channel.REPORTED]), retain=st.booleans(), cut=st.integers(0, 80))  # fmt: skip
@@ -94,6 +96,7 @@ def test_no_bytes_stop_ingest(
     prove_alive(site, device)
 
 
+@pytest.mark.attack
 def test_flags_and_properties_that_no_agent_sets_are_refused(site: IngestSite, device: Device) -> None:
     good = encode(telemetry(1, "00000000000000f1"))
     before = refused(site)
@@ -113,6 +116,7 @@ def test_json_is_taken_where_the_content_type_says_so(site: IngestSite, device: 
     wait_until(lambda: site.batches()[epoch, "telemetry", 1], "stored")
 
 
+@pytest.mark.attack
 def test_an_unknown_device_is_refused_and_gets_no_acknowledgement(site: IngestSite, device: Device) -> None:
     stranger = site.stranger("gw-99")
     before = refused(site, "")

@@ -55,6 +55,7 @@ def test_who_sends_too_much_is_slowed_down_and_loses_nothing(site: IngestSite) -
     assert set(stored.values()) == {1}
 
 
+@pytest.mark.attack
 def test_what_must_not_be_kept_is_taken_from_the_broker(site: IngestSite) -> None:
     """Also what was left there while ingest was away: nobody who subscribes later gets it."""
     device, port = site.device("gw-01"), site.broker.port

@@ -45,6 +45,7 @@ def done(*arguments: str | Path, environment: dict[str, str]) -> str:
     return ran.stdout
 
 
+@pytest.mark.attack
 def test_from_the_first_account_to_a_narrow_token_and_no_secret_in_any_log(
     server: ServerProcess, home: dict[str, str], tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_which_server_is_meant_has_to_be_clear(tmp_path: Path, server: ServerPro
     assert (clear.returncode, "is not https" in clear.stderr) == (2, True)
 
 
+@pytest.mark.attack
 def test_a_forwarded_address_is_not_believed(server: ServerProcess) -> None:
     """Otherwise whoever asks chooses whose budget it costs, and what the audit says."""
     with server.client() as client:

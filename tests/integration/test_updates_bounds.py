@@ -55,6 +55,7 @@ def is_ended(connection: socket.socket, within_s: float = 10.0) -> bool:
         return False
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("said", [b"", b"GET /x HTTP/1.1\r\nHost:"], ids=["silent", "half a request"])
 def test_who_asks_for_nothing_is_let_go(address: tuple[str, int], said: bytes) -> None:
     with socket.create_connection(address) as connection:
@@ -75,6 +76,7 @@ def test_who_asks_is_answered_again_and_again_and_then_let_go(address: tuple[str
         assert is_ended(connection)
 
 
+@pytest.mark.attack
 def test_more_than_there_is_room_for_are_cut_off_at_once(address: tuple[str, int]) -> None:
     held = [socket.create_connection(address) for _number in range(5)]
     try:

@@ -128,6 +128,7 @@ def test_metadata_that_has_not_changed_is_not_sent_again(place: Place) -> None:
             assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "path",
     [
@@ -146,6 +147,7 @@ def test_devices_are_given_nothing_else(place: Place, path: str) -> None:
         assert client.post(path).status_code in {404, 405}
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("device", ["gw-unknown", "..%2f..%2fkeys", "GW-EARLY", "gw-journey", ""])
 def test_a_device_is_given_its_own_orders_alone(place: Place, device: str) -> None:
     with place.devices() as client:
@@ -176,6 +178,7 @@ def post(place: Place, document: bytes, what: str = "metadata") -> httpx.Respons
         return client.post(f"/v1/updates/{what}", content=document, params={"reason": "a test"})
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -197,6 +200,7 @@ def listing(place: Place) -> list[str]:
     return sorted(path.name for path in (place.server.data / "updates" / "artifacts").glob("*"))
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("content", [b"", b"no tar", b"\0" * 10240, b"\x1f\x8b" + b"x" * 100])
 def test_foreign_content_is_refused_and_nothing_stays(place: Place, content: bytes) -> None:
     before = listing(place)
@@ -227,6 +231,7 @@ def announced(place: Place, size: int) -> int:
         connection.close()
 
 
+@pytest.mark.attack
 def test_too_much_is_refused_said_or_unsaid(place: Place) -> None:
     before = listing(place)
     assert announced(place, MAX_ARTIFACT + 1) == 413
@@ -238,6 +243,7 @@ def test_too_much_is_refused_said_or_unsaid(place: Place) -> None:
     assert listing(place) == before
 
 
+@pytest.mark.attack
 def test_metadata_that_is_not_signed_by_its_key_is_refused(place: Place) -> None:
     artifact = policy(7)
     assert put(place, artifact.target.path, artifact.content).status_code == 200
@@ -256,6 +262,7 @@ def test_metadata_before_its_bytes_is_refused(place: Place, tmp_path: Path) -> N
     assert "are not here; upload them before the metadata" in answer.json()["message"]
 
 
+@pytest.mark.attack
 def test_a_lower_version_is_refused_and_the_same_again_is_not(place: Place, tmp_path: Path) -> None:
     old = ceremony.encode_bundle(Bundle((), (), {"models": place.published().roles["models"]}))
     assert post(place, old).status_code == 200
@@ -460,6 +467,7 @@ def test_a_ceremony_held_again_renews_and_devices_follow(place: Place, tmp_path:
     assert updater.get_targetinfo("policies/renewed/1.toml") is not None
 
 
+@pytest.mark.attack
 def test_a_ceremony_with_other_root_keys_is_refused_before_anything_is_written(
     place: Place, tmp_path: Path
 ) -> None:

@@ -111,6 +111,7 @@ def test_somebody_logs_in_and_out(client: httpx.Client, ann: dict[str, str]) -> 
     assert problem(client.get("/v1/devices", headers=session)) == (401, "unauthorized")
 
 
+@pytest.mark.attack
 def test_a_refusal_tells_nothing_about_who_exists(client: httpx.Client, ann: dict[str, str]) -> None:
     def refused(name: str) -> tuple[float, str]:
         began_s = time.monotonic()
@@ -239,6 +240,7 @@ def test_a_bug_is_answered_with_the_same_headers(
     assert answer.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.attack
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: httpx.Client) -> None:
     answer = client.post("/v1/session", content=b"x" * (LIMITS.body + 1))
     assert problem(answer) == (413, "too_large")
@@ -246,6 +248,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: httpx.Cli
     assert announced(client, "POST", "/v1/session", "-1") in {400, 413}
 
 
+@pytest.mark.attack
 def test_a_body_of_unknown_length_is_refused_at_the_byte_that_is_too_many(client: httpx.Client) -> None:
     parts = (b"x" * 1024 for _ in range(LIMITS.body // 1024 + 1))
     answer = client.post("/v1/people", content=parts, headers={"Content-Type": "application/json"})
@@ -260,6 +263,7 @@ def test_artifacts_and_metadata_have_limits_of_their_own(client: httpx.Client) -
     assert announced(client, "PUT", "/v1/artifacts/models/leak/1.tar", str(2**40)) == 413
 
 
+@pytest.mark.attack
 def test_who_asks_too_often_is_told_when_to_come_again(
     centre: tuple[Engine, ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +278,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(
         assert client.get("/v1/health", headers=other).status_code == 200, "another token is another caller"
 
 
+@pytest.mark.attack
 def test_one_address_logs_in_so_often_and_not_more(client: httpx.Client) -> None:
     answers = [client.post("/v1/session", json={}).status_code for _ in range(12)]
     assert answers[:10] == [422] * 10
@@ -281,6 +286,7 @@ def test_one_address_logs_in_so_often_and_not_more(client: httpx.Client) -> None
     assert client.get("/v1/health").status_code == 200, "whatever else it asks is answered"
 
 
+@pytest.mark.attack
 def test_one_address_is_bounded_whatever_tokens_it_tries(
     centre: tuple[Engine, ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +296,7 @@ def test_one_address_is_bounded_whatever_tokens_it_tries(
     assert tried == [401] * 5 + [429] * 3
 
 
+@pytest.mark.attack
 def test_a_statement_that_fails_is_logged_without_what_it_was_given(
     centre: tuple[Engine, ServerConfig], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,19 +84,23 @@ def test_what_has_ended_is_decided_no_more(votes: list[Vote], state: ProposalSta
     assert verdict(question(0, state), votes, 0) is None
 
 
+@pytest.mark.attack
 def test_nobody_counts_twice() -> None:
     assert verdict(question(2), [yes("anna"), yes("anna")], 0) is None
     assert verdict(question(2), [yes("anna"), yes("ben")], 0) is Step.APPROVE
 
 
+@pytest.mark.attack
 def test_the_proposer_never_counts() -> None:
     assert verdict(question(), [yes("olga")], 0) is None
 
 
+@pytest.mark.attack
 def test_an_approval_of_other_words_is_none() -> None:
     assert verdict(question(), [yes("anna", "b" * 64)], 0) is None
 
 
+@pytest.mark.attack
 def test_who_may_no_more_does_not_count() -> None:
     assert verdict(question(), [yes("anna", may=False)], 0) is None
 

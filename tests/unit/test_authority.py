@@ -41,6 +41,7 @@ def device_csr(device: str) -> bytes:
     return csr(name((NameOID.COMMON_NAME, device)))
 
 
+@pytest.mark.attack
 def test_a_device_gets_its_id_and_nothing_else_of_its_request(fleet: Authority) -> None:
     certificate = fleet.issue_for_device("gw-01", device_csr("gw-01"), 30)
     certificate.verify_directly_issued_by(fleet.device_issuer.certificate)
@@ -60,6 +61,7 @@ def test_a_device_certificate_lasts_the_documented_time(fleet: Authority) -> Non
     assert lasts == timedelta(days=30) + BACKDATED
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "request_pem",
     [
@@ -88,6 +90,7 @@ def test_a_request_that_is_not_the_devices_own_is_refused(fleet: Authority, requ
         fleet.issue_for_device("gw-01", request_pem, 30)
 
 
+@pytest.mark.attack
 def test_a_request_whose_signature_was_changed_is_refused(fleet: Authority) -> None:
     der = bytearray(x509.load_pem_x509_csr(device_csr("gw-01")).public_bytes(serialization.Encoding.DER))
     der[-1] ^= 1
@@ -96,12 +99,14 @@ def test_a_request_whose_signature_was_changed_is_refused(fleet: Authority) -> N
         fleet.issue_for_device("gw-01", pem, 30)
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("device", ["svc.ingest-1", "GW-01", "", "a" * 64, "gw/01", "gw+", "gw-01\n"])
 def test_no_certificate_for_what_is_no_device_id(fleet: Authority, device: str) -> None:
     with pytest.raises(CsrRefused, match="no device id"):
         fleet.issue_for_device(device, device_csr("gw-01"), 30)
 
 
+@pytest.mark.attack
 def test_no_service_certificate_for_a_device_id(fleet: Authority) -> None:
     with pytest.raises(AuthorityError, match="no service's name"):
         fleet.issue_for_service("gw-01", ec.generate_private_key(ec.SECP256R1()).public_key())

@@ -38,6 +38,7 @@ def parsed(data: bytes) -> tuple[list[Arrival], bytes]:
         return list(link._inbox), bytes(link._received)
 
 
+@pytest.mark.attack
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("part", "broken"),
@@ -53,6 +54,7 @@ def test_a_packet_against_the_rules_is_set_aside_and_can_be_acknowledged(part: b
     assert isinstance(admit(arrivals[1]), Refusal)
 
 
+@pytest.mark.attack
 def test_a_broken_packet_is_refused_whatever_it_holds() -> None:
     whole = arrival(telemetry(1))
     assert isinstance(admit(whole), Admitted)

@@ -45,6 +45,7 @@ def client(centre: tuple[Engine, ServerConfig]) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("action", ["revoke", "hold", "release"])
 def test_a_right_for_one_site_does_not_reach_another(client: httpx.Client, action: str) -> None:
     north = {"Authorization": f"Bearer {NARROW}"}

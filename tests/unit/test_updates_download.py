@@ -103,6 +103,7 @@ def test_a_file_that_changed_on_the_server_is_begun_anew(
     assert server.ranges(".tar") == ["bytes=9000-"], "the server's answer to If-Range began at 0"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("honest", [True, False], ids=["told", "not told"])
 def test_more_bytes_than_were_signed(downloader: Downloader, server: UpdateServer, honest: bool) -> None:
     server.longer, server.honest_length = 10_000_000, honest
@@ -118,6 +119,7 @@ def test_fewer_bytes_than_were_signed(downloader: Downloader, server: UpdateServ
     assert caught.value.refusal is Refusal.TAMPERED
 
 
+@pytest.mark.attack
 def test_other_bytes_than_were_signed(downloader: Downloader, server: UpdateServer, tmp_path: Path) -> None:
     changed = bytearray(ARTIFACT.content)
     changed[5000] ^= 1

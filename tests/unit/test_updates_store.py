@@ -175,6 +175,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_tar_that_is_not_exactly_a_model_is_refused_whole(
     store: Store, tmp_path: Path, make: Callable[[], bytes]

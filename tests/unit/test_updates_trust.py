@@ -94,12 +94,14 @@ def test_what_runs_is_not_fetched_again_and_what_is_under_way_is_left_alone(yard
 # Metadata of the image repository and the director, changed between server and device.
 
 
+@pytest.mark.attack
 def test_metadata_signed_by_a_stranger(yard: Yard) -> None:
     yard.order(model_artifact(1))
     yard.repositories.direct(DEVICE, signer=CryptoSigner.generate_ed25519())
     assert refused(yard.look()) == [("forged", "director")]
 
 
+@pytest.mark.attack
 def test_an_artifact_published_with_a_strangers_key(yard: Yard) -> None:
     artifact = model_artifact(1)
     yard.repositories.publish(artifact, CryptoSigner.generate_ed25519())
@@ -107,6 +109,7 @@ def test_an_artifact_published_with_a_strangers_key(yard: Yard) -> None:
     assert refused(yard.look()) == [("forged", MODEL)]
 
 
+@pytest.mark.attack
 def test_a_root_that_the_old_root_keys_did_not_sign(yard: Yard) -> None:
     strangers = ceremony.OfflineKeys.generate()
     forged = ceremony.hold(strangers, yard.repositories.online.public, NOW).image_roots[-1].signed
@@ -116,6 +119,7 @@ def test_a_root_that_the_old_root_keys_did_not_sign(yard: Yard) -> None:
     assert refused(yard.look()) == [("forged", "image")]
 
 
+@pytest.mark.attack
 def test_an_earlier_timestamp(yard: Yard) -> None:
     old = model_artifact(1)
     yard.order(old)
@@ -181,12 +185,14 @@ def test_metadata_that_is_none(yard: Yard) -> None:
     assert refused(yard.look()) == [("malformed", "image")]
 
 
+@pytest.mark.attack
 def test_metadata_without_end(yard: Yard) -> None:
     yard.order(model_artifact(1))
     yard.repositories.files["image/metadata/timestamp.json"] = b" " * 100_000
     assert refused(yard.look()) == [("endless", "image")]
 
 
+@pytest.mark.attack
 def test_another_devices_word_is_refused_and_does_not_keep_out_our_own(yard: Yard) -> None:
     (target,) = yard.order(model_artifact(1))
     files = yard.repositories.files
@@ -246,6 +252,7 @@ def test_an_order_of_other_bytes_than_were_published(yard: Yard) -> None:
     assert refused(yard.look()) == [("disagreement", MODEL)]
 
 
+@pytest.mark.attack
 def test_mix_and_match_of_a_published_model_under_anothers_name(yard: Yard) -> None:
     one = model_artifact(1)
     yard.order(one)
@@ -275,6 +282,7 @@ def test_another_boards_artifact_is_refused_before_it_is_fetched(yard: Yard, req
     assert not yard.server.ranges(".tar")
 
 
+@pytest.mark.attack
 def test_a_release_below_the_highest_ever_accepted(yard: Yard) -> None:
     old, new = model_artifact(1), model_artifact(2)
     yard.repositories.publish(old)
@@ -338,6 +346,7 @@ def test_after_new_online_keys_versions_may_begin_anew(yard: Yard) -> None:
 # The line.
 
 
+@pytest.mark.attack
 def test_a_server_of_another_authority_is_not_reached(yard: Yard, tmp_path: Path) -> None:
     yard.order(model_artifact(1))
     (said,) = yard.look(ca=str(TestAuthority(tmp_path / "other").ca))
