@@ -10,7 +10,9 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import Severity
-from fleet_server.access.roles import Caller, RoleName
+from fleet_server.access import people
+from fleet_server.access.people import Right
+from fleet_server.access.roles import Actor, Caller, RoleName
 from fleet_server.approvals.actions import open_proposals
 from fleet_server.approvals.pages import ProposalPage, get_proposal, list_proposals
 from fleet_server.approvals.proposals import Proposals
@@ -29,8 +31,9 @@ from fleet_server.database.models import (
     Rollout,
 )
 from fleet_server.devices.groups import set_group
-from fleet_server.errors import BadChange, NotYours, ProposalConflict, RolloutConflict
+from fleet_server.errors import BadChange, NotYours, ProposalConflict, RevocationConflict, RolloutConflict
 from fleet_server.health import server_health
+from fleet_server.identity import revoking
 from fleet_server.updates.office import provide_keys
 from fleet_server.updates.rollouts import Action as Act
 from tests.support.actors import SOMEBODY
@@ -411,21 +414,55 @@ def test_one_device_is_given_something_by_approval(desk: Desk) -> None:
         desk.propose("device.withdraw", one)
 
 
-def test_many_devices_are_revoked_by_approval(desk: Desk) -> None:
+def test_many_devices_are_revoked_by_approval_and_none_escapes(desk: Desk) -> None:
+    """Neither by renewing while the proposal waits, nor by being on hold and released afterwards."""
     names = ("gw-00", "gw-01", "pump-00", "pump-01")
     for name in names:
         _certify(desk.engine, name)
-    arguments = {"devices": list(names), "reason": "keyCompromise"}
-    stale = desk.propose("device.revoke", arguments)
+    with writing(desk.engine) as session:
+        revoking.hold(session, TENANT, "pump-01", reason="flood", actor=SOMEBODY, now_ms=1)
+    identity = desk.propose("device.revoke", {"devices": list(names), "reason": "keyCompromise"})
     _certify(desk.engine, "gw-01", "renewed")
-    assert desk.approve(desk.anna, stale) == "stale"
-    identity = desk.propose("device.revoke", arguments)
     assert desk.page(identity).proposal.sites == ["north", "south"]
     assert desk.approve(desk.anna, identity) == "executed"
     with Session(desk.engine) as session:
         rows = session.exec(select(Certificate)).all()
+    assert len(rows) == 5
     assert {row.revoked_reason for row in rows} == {"keyCompromise"}
     assert desk.audited().count("device.revoke") == 4
+    with writing(desk.engine) as session, pytest.raises(RevocationConflict, match="not on hold"):
+        revoking.release(session, TENANT, "pump-01", reason="x", actor=SOMEBODY, now_ms=2)
+
+
+def test_devices_that_are_only_on_hold_can_be_revoked(desk: Desk) -> None:
+    _certify(desk.engine, "gw-00")
+    with writing(desk.engine) as session:
+        revoking.hold(session, TENANT, "gw-00", reason="flood", actor=SOMEBODY, now_ms=1)
+    assert desk.approve(desk.anna, desk.propose("device.revoke", {"devices": ["gw-00"]})) == "executed"
+
+
+@pytest.mark.attack
+def test_nobody_is_approved_by_whom_they_gave_their_account_or_login(desk: Desk) -> None:
+    root = Actor("root", "admin", "192.0.2.7")
+    people.add(desk.engine, TENANT, root, "puppet", [Right(RoleName.APPROVER)], "puppet's token")
+    puppet = caller(desk.engine, "puppet's token")
+    mine = desk.propose(who=desk.root)
+    with pytest.raises(NotYours, match="given puppet their account"):
+        desk.approve(puppet, mine)
+    people.set_password(desk.engine, TENANT, root, "ben", "correct horse battery staple")
+    with pytest.raises(NotYours, match="given ben their account or login"):
+        desk.approve(desk.ben, mine)
+    assert desk.approve(desk.anna, mine) == "executed", "whom they have not touched"
+    assert desk.approve(puppet, desk.propose("escalation.budget", BUDGET)) == "executed", "for others"
+
+
+def test_a_rule_for_two_is_not_undone_by_one(desk: Desk) -> None:
+    desk.rule(2, action="device.revoke")
+    undo = desk.propose(
+        "approval_rule.set", {"site": "", "action": "device.revoke", "approvals": 0}, desk.root
+    )
+    assert desk.approve(desk.anna, undo) == "proposed"
+    assert desk.approve(desk.ben, undo) == "executed"
 
 
 def _certify(engine: Engine, device: str, serial: str = "") -> None:

@@ -158,7 +158,7 @@ def test_a_certificate_that_is_being_renewed_is_among_those_that_are_revoked(eng
 
     def ask() -> None:
         with writing(engine) as session:
-            found.append(plan(session, "default", "p", {"devices": ["gw-01"]}).diff[0].before)
+            found.append(plan(session, "default", "p", {"devices": ["gw-01"]}).carry()[0].before)
 
     asking = threading.Thread(target=ask)
     with writing(engine) as session:

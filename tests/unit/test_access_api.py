@@ -274,7 +274,8 @@ def test_who_asks_too_often_is_told_when_to_come_again(
         answers = [client.get("/v1/health") for _ in range(4)]
         assert [one.status_code for one in answers] == [200, 200, 200, 429]
         assert problem(answers[-1]) == (429, "too_many_requests")
-        assert answers[-1].headers["retry-after"] == "4"
+        # Of the four seconds that a request takes to come back, some have passed on a slow machine.
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 4
         assert client.get("/v1/health", headers=other).status_code == 200, "another token is another caller"
 
 
