@@ -7,7 +7,7 @@ authority with that key identifier (hexadecimal, as in the certificates that it 
 import re
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,16 +24,40 @@ _BLOCK: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\
 _HEADERS: Final = {"Cache-Control": "no-cache"}
 
 
+class CrlFile:
+    """The file of the lists, parsed once for each time that it is written, however often it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path: Final = path
+        self._read: _Read | None = None
+
+    def current(self) -> "_Read":
+        """What the file holds now; any thread may ask."""
+        found, read = self._path.stat(), self._read
+        stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if read is None or read.stamp != stamp:
+            content = self._path.read_bytes()
+            read = self._read = _Read(stamp, content, _by_issuer(content))
+        return read
+
+
+class _Read(NamedTuple):
+    stamp: tuple[int, int, int]
+    content: bytes
+    by_issuer: dict[str, bytes]
+
+
 def crl_routes(broker: Path) -> list[Route]:
     """The routes, for the lists that are kept in the folder ``broker``."""
-    path = broker / CRL_FILE
+    file = CrlFile(broker / CRL_FILE)
 
     async def everyone(_request: Request) -> Response:
-        content = await run_in_threadpool(path.read_bytes)
-        return Response(content, headers=_HEADERS, media_type="application/x-pem-file")
+        read = await run_in_threadpool(file.current)
+        return Response(read.content, headers=_HEADERS, media_type="application/x-pem-file")
 
     async def one(request: Request) -> Response:
-        content = await run_in_threadpool(_of_issuer, path, request.path_params["issuer"])
+        read = await run_in_threadpool(file.current)
+        content = read.by_issuer.get(request.path_params["issuer"])
         if content is None:
             return PlainTextResponse("not there\n", HTTPStatus.NOT_FOUND)
         return Response(content, headers=_HEADERS, media_type="application/pkix-crl")
@@ -41,10 +65,13 @@ def crl_routes(broker: Path) -> list[Route]:
     return [Route(PATH, everyone), Route(f"{PATH}/{{issuer}}", one)]
 
 
-def _of_issuer(path: Path, issuer: str) -> bytes | None:
-    for block in _BLOCK.findall(path.read_bytes()):
-        found = x509.load_pem_x509_crl(block)
-        signer = found.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-        if signer is not None and signer.hex() == issuer:
-            return found.public_bytes(Encoding.DER)
-    return None
+def _by_issuer(content: bytes) -> dict[str, bytes]:
+    """Each list in DER, by the key identifier of the authority that signed it."""
+    found: dict[str, bytes] = {}
+    for block in _BLOCK.findall(content):
+        crl = x509.load_pem_x509_crl(block)
+        signer = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        if signer is not None:
+            # The first one counts.
+            found.setdefault(signer.hex(), crl.public_bytes(Encoding.DER))
+    return found

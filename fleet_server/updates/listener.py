@@ -22,6 +22,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from fleet_protocol.texts import _
+from fleet_server.api.limits import Limits, Rate, guarded
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import DeviceRefused, NotFound, ServerError
@@ -37,6 +38,14 @@ from fleet_signing.metadata import now
 
 GRACE_S: Final = 3
 IDLE_S: Final = 10
+
+DEVICE_LIMITS: Final = Limits(
+    # A thousand devices can stand behind one address, and one that is updated asks for many pieces.
+    address=Rate(per_s=500, burst=5000),
+    token=Rate(per_s=50, burst=500),
+    body=65_536,
+)
+"""What devices may cost; what takes a processor's time has tighter bounds where it is answered."""
 
 _METADATA: Final = re.compile(r"(?:[1-9][0-9]{0,11}\.)?[a-z]{1,20}\.json\Z")
 _ROOT: Final = re.compile(r"[1-9][0-9]{0,11}\.root\.json\Z")
@@ -79,11 +88,13 @@ def run(config: ServerConfig, descriptor: int) -> None:
     folder = config.device_certificate
     server = uvicorn.Server(
         uvicorn.Config(
-            create_device_app(engine, config),
+            guarded(create_device_app(engine, config), DEVICE_LIMITS),
             http=BoundedProtocol,
             ws="none",
             access_log=False,
             server_header=False,
+            # Whoever asks could name any address in a header.
+            proxy_headers=False,
             timeout_graceful_shutdown=GRACE_S,
             timeout_keep_alive=IDLE_S,
             limit_concurrency=MAX_CONNECTIONS,

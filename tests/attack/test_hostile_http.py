@@ -138,6 +138,31 @@ def test_old_tls_is_not_spoken(server: ServerProcess, listener: str, version: ss
         context.wrap_socket(raw, server_hostname=url.host)
 
 
+@pytest.fixture
+def devices(server: ServerProcess) -> Iterator[httpx.Client]:
+    context = ssl.create_default_context(cafile=server.endpoints["ca"])
+    url = server.endpoints["device_url"]
+    with httpx.Client(base_url=url, verify=context, trust_env=False, timeout=ANSWER_S) as client:
+        yield client
+
+
+def test_nobody_gets_another_address_by_a_header(devices: httpx.Client) -> None:
+    """Each address would have a budget of its own."""
+    codes = [
+        devices.get("/v1/enrollment/ca", headers={"X-Forwarded-For": f"198.51.100.{n}"}).status_code
+        for n in range(150)
+    ]
+    assert 429 in codes
+
+
+@pytest.mark.parametrize("path", ["/v1/device/crl", "/v1/updates/image/metadata/1.root.json", "/nowhere"])
+def test_devices_are_answered_within_bounds_too(devices: httpx.Client, path: str) -> None:
+    answer = devices.get(path)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert devices.request("GET", path, content=b"x" * 65_537).status_code == 413
+
+
 def test_the_data_folder_lets_nobody_else_in(server: ServerProcess, tmp_path: Path) -> None:
     """Keys, tokens, database: none of it can be read by another user of the machine."""
     private = [path for path in server.data.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
