@@ -229,6 +229,8 @@ def test_a_stick_is_enough(server: ServerProcess, tmp_path: Path) -> None:
     told = ordered(server, "answer", request, "--out", answer, "--profile", "simulated", "--site", "north")
     wrong = enrol("--answer", answer, "--out", home, "--ca-fingerprint", "00" * 32)
     assert (wrong.returncode, (home / "cert.pem").exists()) == (UNTRUSTED, False)
+    unasked = enrol("--answer", answer, "--out", home)
+    assert (unasked.returncode, (home / "cert.pem").exists()) == (UNTRUSTED, False), "nobody compared"
     elsewhere = enrol("--answer", answer, "--out", tmp_path / "other")
     assert (elsewhere.returncode, "not for this device's key" in elsewhere.stderr) == (REFUSED, True)
     (root,) = fingerprints(Path(server.endpoints["ca"]).read_text())
