@@ -231,9 +231,9 @@ def test_a_stick_is_enough(server: ServerProcess, tmp_path: Path) -> None:
     assert (wrong.returncode, (home / "cert.pem").exists()) == (UNTRUSTED, False)
     unasked = enrol("--answer", answer, "--out", home)
     assert (unasked.returncode, (home / "cert.pem").exists()) == (UNTRUSTED, False), "nobody compared"
-    elsewhere = enrol("--answer", answer, "--out", tmp_path / "other")
-    assert (elsewhere.returncode, "not for this device's key" in elsewhere.stderr) == (REFUSED, True)
     (root,) = fingerprints(Path(server.endpoints["ca"]).read_text())
+    elsewhere = enrol("--answer", answer, "--out", tmp_path / "other", "--ca-fingerprint", root)
+    assert (elsewhere.returncode, "not for this device's key" in elsewhere.stderr) == (REFUSED, True)
     assert told["ca_sha256"] == [root]
     colons = ":".join(root[n : n + 2] for n in range(0, 64, 2)).upper()
     taken = enrol("--answer", answer, "--out", home, "--ca-fingerprint", colons)
@@ -251,10 +251,11 @@ def test_an_answer_that_was_altered_on_the_stick(server: ServerProcess, tmp_path
     whole = json.loads(answer.read_text())
     whole["enrolled"]["device"] = "gw-other"
     answer.write_text(json.dumps(whole))
-    done = enrol("--answer", answer, "--out", home)
+    (root,) = fingerprints(Path(server.endpoints["ca"]).read_text())
+    done = enrol("--answer", answer, "--out", home, "--ca-fingerprint", root)
     assert (done.returncode, "is for ['gw-tamper'], not for 'gw-other'" in done.stderr) == (REFUSED, True)
     answer.write_text("no answer")
-    assert enrol("--answer", answer, "--out", home).returncode == REFUSED
+    assert enrol("--answer", answer, "--out", home, "--ca-fingerprint", root).returncode == REFUSED
     assert sorted(path.name for path in home.iterdir()) == ["key.pem"]
 
 
