@@ -34,12 +34,12 @@ from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Claim, Device, FactoryBatch
-from fleet_server.devices.certificates import key_sha256
+from fleet_server.devices.certificates import key_sha256, of_key
 from fleet_server.devices.registry import add_device, find_device, taken
 from fleet_server.devices.tagging import put
 from fleet_server.errors import Conflict, EnrollmentRefused, NotFound
 from fleet_server.identity.batches import APPROVED, REJECTED, WAITING, find_batch, living, state_of
-from fleet_server.identity.enrollment import Newcomer, Post, admit, enrolled
+from fleet_server.identity.enrollment import Newcomer, Post, admit, enrolled, given_again
 
 _ID_LENGTH: Final = 12
 """Hexadecimal digits of a claim's id: enough among all boards that ever wait, few enough to type."""
@@ -272,9 +272,15 @@ def _collect(
     key: ec.EllipticCurvePublicKey,
     source: str,
 ) -> tuple[x509.Certificate, str]:
-    """The certificate of an approved board, made when it is first asked for: it lasts from then on."""
-    authority = open_authority(config.authority, may_make=False)
+    """The certificate of an approved board, made when it is first asked for: it lasts from then on.
+
+    Raises:
+        EnrollmentRefused: it was collected before, and counts no more.
+    """
     device = find_device(session, config.tenant, row.device)
+    if any(one.device == row.device for one in of_key(session, config.tenant, row.key_sha256)):
+        return given_again(session, config.tenant, row.device, key), device.profile
+    authority = open_authority(config.authority, may_make=False)
     newcomer = Newcomer(row.device, device.profile, device.site, row.serial, f"batch {batch.id}")
     actor = Actor.device(row.device, source)
     certificate = admit(session, config, authority, newcomer, key, actor, Post.APPROVED)

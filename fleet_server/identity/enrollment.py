@@ -122,6 +122,32 @@ def admit(
     return certificate
 
 
+def given_again(
+    session: Session, tenant: str, device: str, key: ec.EllipticCurvePublicKey
+) -> x509.Certificate:
+    """The certificate that ``device`` was let in with by ``key``, once more, because an answer can get lost.
+
+    What let it in was for one certificate: no other one comes of it, however long the board is gone.
+
+    Raises:
+        EnrollmentRefused: it is kept out, or has none that still counts.
+    """
+    _require_not_held(session, tenant, device)
+    for one in _usable(session, tenant, device, key):
+        if one.device == device and one.revoked_ms is None and one.not_after_ms > wall_ms():
+            return x509.load_pem_x509_certificate(one.pem.encode())
+    raise EnrollmentRefused(
+        "certificate_over",
+        _("{device!r} was let in before, and the certificate it was given counts no more").format(
+            device=device
+        ),
+        _(
+            "Renew it on the device: edge-agent identity renew. Where that is refused, invite it anew: "
+            "fleet device invite {device} --replace."
+        ).format(device=device),
+    )
+
+
 def enrolled(
     engine: Engine,
     config: ServerConfig,

@@ -8,7 +8,6 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
@@ -26,10 +25,8 @@ from fleet_server.database.models import Device, Enrollment
 from fleet_server.devices.certificates import key_sha256
 from fleet_server.devices.registry import find_device, taken
 from fleet_server.errors import EnrollmentRefused, NotFound
-from fleet_server.identity.enrollment import Newcomer, Post, admit, enrolled
-
-ID_LENGTH: Final = 12
-"""Characters of an invitation's digest that name it among those of a device."""
+from fleet_server.identity.enrollment import Newcomer, Post, admit, enrolled, given_again
+from fleet_server.identity.openings import ID_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,8 @@ def accept(engine: Engine, config: ServerConfig, application: Application, sourc
     """Let the device in that holds an invitation's secret, from the address ``source``.
 
     Raises:
-        EnrollmentRefused: the invitation is unknown, withdrawn, used by another key, or has expired.
+        EnrollmentRefused: the invitation is unknown, withdrawn, used by another key, or has expired; or it
+            was used by this one, whose certificate counts no more.
         ServerError: as :func:`fleet_server.identity.enrollment.enroll`.
     """
     authority = open_authority(config.authority, may_make=False)
@@ -148,17 +146,12 @@ def accept(engine: Engine, config: ServerConfig, application: Application, sourc
         row = _open(row, wall_ms())
         key = requested_key(row.device, application.csr_pem.encode())
         is_first = _is_first(row, key_sha256(key))
-        newcomer = Newcomer(row.device, row.profile, row.site or None, application.serial, "invitation")
-        certificate = admit(
-            session,
-            config,
-            authority,
-            newcomer,
-            key,
-            Actor.device(row.device, source),
-            Post.REPLACED if row.replaces and is_first else Post.NEW,
-        )
-        if is_first:
+        if not is_first:
+            certificate = given_again(session, config.tenant, row.device, key)
+        else:
+            newcomer = Newcomer(row.device, row.profile, row.site or None, application.serial, "invitation")
+            actor, post = Actor.device(row.device, source), Post.REPLACED if row.replaces else Post.NEW
+            certificate = admit(session, config, authority, newcomer, key, actor, post)
             row.used_ms, row.key_sha256 = wall_ms(), key_sha256(key)
             session.add(row)
         device, profile = row.device, row.profile

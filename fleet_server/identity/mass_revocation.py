@@ -18,7 +18,7 @@ from fleet_server.clock import wall_ms
 from fleet_server.database.models import AuditRecord, Certificate, Device, Person
 from fleet_server.database.parts import in_parts
 from fleet_server.errors import BadChange, ManyRevocations
-from fleet_server.identity.revoking import ON_HOLD, Cause, take_back
+from fleet_server.identity.revoking import ON_HOLD, Cause, close_openings, take_back
 
 REVOKE: Final = "device.revoke"
 
@@ -26,6 +26,9 @@ ALONE: Final = 3
 """So many devices one person puts out within :data:`WHILE_MS`: more is no thief, it is an outage."""
 
 WHILE_MS: Final = 3_600_000
+
+_BY: Final = "approvals"
+"""Who ends what is open for a device, where a proposal does it; its own record names the people."""
 
 _PUT_OUT: Final = (REVOKE, "device.hold", "device.replace")
 """What puts a device, or the board that fills it, out; as the audit has it."""
@@ -77,12 +80,14 @@ def plan(session: Session, tenant: str, _identity: str, arguments: Arguments) ->
     diff = (Difference("devices", names, []), Difference("revoked_reason", None, asked.reason))
 
     def carry() -> list[Change]:
-        now_ms = wall_ms()
-        return [
-            Change(REVOKE, name, serials, [], {"cause": asked.reason, "serials": serials})
-            for name in names
-            if (serials := take_back(session, tenant, name, asked.reason, now_ms))
-        ]
+        now_ms, changes = wall_ms(), []
+        for name in names:
+            told = close_openings(session, tenant, name, _BY, _("revoked with others"), now_ms)
+            serials = take_back(session, tenant, name, asked.reason, now_ms)
+            if serials or any(told.values()):
+                detail = {"cause": asked.reason, "serials": serials, **told}
+                changes.append(Change(REVOKE, name, serials, [], detail))
+        return changes
 
     touched = tuple(Touched(device.id, device.site or NO_SITE) for device in devices)
     return Plan(diff, Radius.of(touched), carry)

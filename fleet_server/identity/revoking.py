@@ -15,6 +15,7 @@ from fleet_server.access.roles import Actor
 from fleet_server.audit.chain import Change, append
 from fleet_server.database.models import Certificate, Device, Hold
 from fleet_server.errors import NotFound, RevocationConflict
+from fleet_server.identity.openings import openings
 
 ON_HOLD: Final = "certificateHold"
 """The reason of a certificate that may come back."""
@@ -51,7 +52,8 @@ def revoke(  # noqa: PLR0913 - who, what, why and when
 ) -> list[str]:
     """Revoke the certificates of ``device`` for good, or those of ``serials``; which were not yet.
 
-    Those on hold are among them. ``reason`` is for people.
+    Those on hold are among them. With all of them ends whatever else would let a board in as this device.
+    ``reason`` is for people.
 
     Raises:
         NotFound: there is no such device, or no such certificate of it.
@@ -60,10 +62,22 @@ def revoke(  # noqa: PLR0913 - who, what, why and when
     wanted = None if serials is None else set(serials)
     if wanted is not None and wanted - {one.serial for one in _certificates(session, tenant, device)}:
         raise NotFound(_("{device!r} has no such certificate").format(device=device))
+    told: dict[str, list[str]] = {}
+    if wanted is None:
+        told = close_openings(session, tenant, device, actor.person, reason, now_ms)
     taken = take_back(session, tenant, device, cause, now_ms, wanted)
-    if taken:
-        _note(session, tenant, actor, "device.revoke", device, reason, taken, cause=cause.value)
+    if taken or any(told.values()):
+        _note(session, tenant, actor, "device.revoke", device, reason, taken, cause=cause.value, **told)
     return taken
+
+
+def close_openings(
+    session: Session, tenant: str, device: str, person: str, reason: str, now_ms: int
+) -> dict[str, list[str]]:
+    """End what would still let a board in as ``device``, whose row is locked; which that was."""
+    found = openings(session, tenant, [device], now_ms)
+    found.close(session, person, reason[:_REASON], now_ms)
+    return found.told()
 
 
 def take_back(
@@ -111,13 +125,14 @@ def hold(
 
     Raises:
         NotFound: there is no such device.
-        RevocationConflict: it has no certificate that counts.
+        RevocationConflict: all that it had were revoked for good.
     """
     _require(session, tenant, device)
     if session.get(Hold, (tenant, device)) is not None:
         return []
-    living = [one for one in _certificates(session, tenant, device) if one.revoked_ms is None]
-    if not living:
+    had = _certificates(session, tenant, device)
+    living = [one for one in had if one.revoked_ms is None]
+    if had and not living:
         raise RevocationConflict(
             _("{device!r} has no certificate that counts; it is kept out already").format(device=device)
         )

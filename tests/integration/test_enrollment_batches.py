@@ -156,6 +156,19 @@ def test_a_batch_that_is_over(server: ServerProcess, tmp_path: Path, state: str)
     assert early.ask(claim).json()["enrolled"]["device"] == f"gw-early-{state}"
 
 
+def test_an_approval_is_for_one_certificate_and_no_later_one(server: ServerProcess, tmp_path: Path) -> None:
+    claim, board = make_batch(server, "once", tmp_path), Board(server, "board:once")
+    ordered(server, "approve", board.ask(claim).json()["id"], "--as", "gw-once")
+    first = board.ask(claim).json()["enrolled"]["certificate_pem"]
+    ordered(server, "batch", "close", "once")
+    assert board.ask(claim).json()["enrolled"]["certificate_pem"] == first, "an answer can get lost"
+    sql(server, "UPDATE certificate SET not_after_ms = 1 WHERE device = 'gw-once'")
+    over = board.ask(claim)
+    assert (over.status_code, over.json()["code"]) == (403, "certificate_over")
+    assert "edge-agent identity renew" in over.json()["next_step"]
+    assert sql(server, "SELECT count(*) FROM certificate WHERE device = 'gw-once'") == [(1,)]
+
+
 @pytest.mark.attack
 def test_a_claim_that_the_batch_did_not_make(server: ServerProcess, tmp_path: Path) -> None:
     claim = make_batch(server, "true", tmp_path)

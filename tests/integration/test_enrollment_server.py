@@ -22,6 +22,7 @@ from fleet_server.database.engine import open_engine, writing
 from fleet_server.database.models import AuditRecord, Certificate, HardwareUnit, Person, Role, Token
 from fleet_server.devices.groups import members, set_group
 from fleet_server.errors import EnrollmentRefused, ServerError
+from fleet_server.identity import revoking
 from fleet_server.identity.enrollment_routes import BURST
 from fleet_server.identity.invitations import Wish, accept, invite
 from fleet_server.updates.listener import create_device_app
@@ -96,6 +97,36 @@ def test_a_swap_closes_one_board_and_opens_another(either: tuple[Engine, ServerC
     assert units["b:old"] is not None
     assert units["b:new"] is None
     assert len(living) == 1
+
+
+@pytest.mark.attack
+def test_who_was_revoked_does_not_come_in_by_what_was_open_for_them(
+    centre: tuple[Engine, ServerConfig],
+) -> None:
+    """By a replacement that somebody was invited to before the device was put out."""
+    token = invite(*centre, Wish("gw-1", "generic", None, replaces=False, expires_s=3600), SHELL).token
+    accept(*centre, application(token, ec.generate_private_key(ec.SECP256R1())), ADDRESS)
+    swap = invite(*centre, Wish("gw-1", "generic", None, replaces=True, expires_s=3600), SHELL).token
+    with writing(centre[0]) as session:
+        revoking.revoke(session, "default", "gw-1", reason="stolen", actor=SHELL, now_ms=now_ms())
+    with pytest.raises(EnrollmentRefused, match="withdrawn"):
+        accept(*centre, application(swap, ec.generate_private_key(ec.SECP256R1())), ADDRESS)
+
+
+def test_an_invitation_is_for_one_certificate_and_no_later_one(centre: tuple[Engine, ServerConfig]) -> None:
+    token = invite(*centre, Wish("gw-1", "generic", None, replaces=False, expires_s=3600), SHELL).token
+    mine = application(token, ec.generate_private_key(ec.SECP256R1()))
+    first = accept(*centre, mine, ADDRESS)
+    assert accept(*centre, mine, ADDRESS).certificate_pem == first.certificate_pem
+    with writing(centre[0]) as session:
+        (row,) = session.exec(select(Certificate)).all()
+        row.not_after_ms = now_ms() - 1
+        session.add(row)
+    with pytest.raises(EnrollmentRefused, match="counts no more") as refused:
+        accept(*centre, mine, ADDRESS)
+    assert "edge-agent identity renew" in refused.value.next_step
+    with Session(centre[0]) as session:
+        assert len(session.exec(select(Certificate)).all()) == 1
 
 
 @pytest.mark.attack
