@@ -81,6 +81,10 @@ def ask(engine: Engine, config: ServerConfig, request: ClaimRequest, source: str
         row = _claim_of(session, batch, key_sha256(key))
         if row is None:
             row = _queue(session, batch, request, (serial, key_sha256(key), source))
+        if row.state == APPROVED:
+            # Whoever revokes the device rejects this claim, under the same lock.
+            session.get(Device, (config.tenant, row.device), with_for_update={"key_share": True})
+            session.refresh(row)
         if row.state != APPROVED:
             return ClaimAnswer(row.id, "rejected" if row.state == REJECTED else "waiting", row.reason)
         certificate, profile = _collect(session, config, row, batch, key, source)

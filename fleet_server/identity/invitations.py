@@ -142,8 +142,7 @@ def accept(engine: Engine, config: ServerConfig, application: Application, sourc
     authority = open_authority(config.authority, may_make=False)
     digest = hashlib.sha256(bytes.fromhex(application.secret)).hexdigest()
     with writing(engine) as session:
-        row = session.get(Enrollment, (config.tenant, digest), with_for_update=True)
-        row = _open(row, wall_ms())
+        row = _open(_locked(session, config.tenant, digest), wall_ms())
         key = requested_key(row.device, application.csr_pem.encode())
         is_first = _is_first(row, key_sha256(key))
         if not is_first:
@@ -156,6 +155,15 @@ def accept(engine: Engine, config: ServerConfig, application: Application, sourc
             session.add(row)
         device, profile = row.device, row.profile
     return enrolled(engine, config, authority, device, profile, certificate)
+
+
+def _locked(session: Session, tenant: str, digest: str) -> Enrollment | None:
+    """The invitation, held after its device: whoever revokes the device takes them in this order, too."""
+    query = select(Enrollment.device).where(Enrollment.tenant == tenant, Enrollment.secret_sha256 == digest)
+    device = session.exec(query).first()
+    if device is not None:
+        session.get(Device, (tenant, device), with_for_update={"key_share": True})
+    return session.get(Enrollment, (tenant, digest), with_for_update=True)
 
 
 def _open(row: Enrollment | None, now_ms: int) -> Enrollment:
@@ -192,6 +200,8 @@ def _is_first(row: Enrollment, key: str) -> bool:
 def _site(session: Session, tenant: str, wish: Wish) -> str | None:
     """Where the device will stand: as wished, or where the one that is replaced stands."""
     if wish.replaces:
+        # Locked, so that whoever revokes the device finds this invitation too.
+        session.get(Device, (tenant, wish.device), with_for_update={"key_share": True})
         return find_device(session, tenant, wish.device).site
     if session.get(Device, (tenant, wish.device)) is not None:
         raise taken(wish.device)
