@@ -17,6 +17,7 @@ from fleet_server.access.tokens import identify
 from fleet_server.api.problems import ProblemError
 from fleet_server.approvals.actions import open_proposals
 from fleet_server.approvals.proposals import Proposals
+from fleet_server.callers import source_of
 from fleet_server.config import ServerConfig
 from fleet_server.devices.scope import is_within, require_device
 from fleet_server.updates.office import Office, open_office
@@ -117,11 +118,6 @@ def door_of(request: Request) -> Door:
     """The door of that server."""
     door: Door = request.app.state.door
     return door
-
-
-def source_of(request: Request) -> str:
-    """The address that a request comes from."""
-    return request.client.host if request.client else ""
 
 
 def updates_of(centre: Annotated[Centre, Depends(centre_of)]) -> Office:

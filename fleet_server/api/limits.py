@@ -8,35 +8,21 @@ Every answer says that no browser shall keep it, show it in a frame, or run anyt
 import hashlib
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fleet_protocol.buckets import TokenBucket
 from fleet_protocol.targets import MAX_ARTIFACT
 from fleet_protocol.texts import _
 from fleet_server.api.problems import Problem
-from fleet_server.identity.sources import network_of
+from fleet_server.callers import Paces, Rate, network_of
 from fleet_signing.ceremony import MAX_BUNDLE
-
-MOST_KEPT: Final = 10_000
-"""Callers whose budgets are remembered; beyond that, whoever asked the longest ago is forgotten."""
-
-_S_PER_HOUR: Final = 3600.0
-
-
-class Rate(NamedTuple):
-    """So many requests a second for long, and so many at once."""
-
-    per_s: float
-    burst: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +73,15 @@ def guarded(app: ASGIApp, limits: Limits) -> ASGIApp:
     return _Headers(_Rates(_Bodies(app, limits), limits, time.monotonic))
 
 
-class Budgets:
-    """Token buckets of callers, at most :data:`MOST_KEPT`. Pure: the time is handed in."""
-
-    def __init__(self, rate: Rate) -> None:
-        self._rate: Final = rate
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-
-    def wait_s(self, caller: str, now_s: float) -> float:
-        """Take one request of ``caller``; 0, or in how many seconds there is one to take."""
-        bucket = self._buckets.pop(caller, None)
-        if bucket is None:
-            bucket = TokenBucket(self._rate.per_s * _S_PER_HOUR, self._rate.burst, now_s)
-        self._buckets[caller] = bucket
-        if len(self._buckets) > MOST_KEPT:
-            self._buckets.popitem(last=False)
-        return 0.0 if bucket.take(now_s) else bucket.wait_s(now_s)
-
-
 class _Rates:
     """Refuses who asks too often, before anything is done for them."""
 
     def __init__(self, app: ASGIApp, limits: Limits, now_s: Callable[[], float]) -> None:
         self._app: Final = app
         self._now_s: Final = now_s
-        self._addresses: Final = Budgets(limits.address)
-        self._tokens: Final = Budgets(limits.token)
-        self._costly: Final = [(start, Budgets(rate)) for start, rate in limits.costly.items()]
+        self._addresses: Final = Paces(limits.address)
+        self._tokens: Final = Paces(limits.token)
+        self._costly: Final = [(start, Paces(rate)) for start, rate in limits.costly.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wait_s = self._wait_s(scope) if scope["type"] == "http" else 0.0

@@ -1,9 +1,11 @@
 """What one device may prove with, over HTTP: taken back for good, put on hold, given back."""
 
+from collections.abc import Callable
+
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from fleet_server.access.roles import Actor, Caller, Permission
+from fleet_server.access.roles import Caller, Permission
 from fleet_server.api.centre import Revoker, Server, require_reach
 from fleet_server.api.proposing import Why
 from fleet_server.clock import wall_ms
@@ -24,37 +26,35 @@ class Touched(BaseModel):
 @router.post("/{device}/revoke")
 def revoke_device(caller: Revoker, server: Server, device: str, why: Why) -> Touched:
     """Take back for good whatever the device may prove with; it is thrown out within seconds."""
-    require_reach(server, caller, Permission.DEVICE_REVOKE, device)
-    with writing(server.engine) as session:
-        require_few(session, caller, device, wall_ms())
-        serials = revoking.revoke(
-            session, caller.tenant, device, reason=why.reason, actor=_actor(caller), now_ms=wall_ms()
-        )
-    return Touched(device=device, serials=serials)
+    return _ordered(server, caller, device, why, revoking.revoke, puts_out=True)
 
 
 @router.post("/{device}/hold")
 def hold_device(caller: Revoker, server: Server, device: str, why: Why) -> Touched:
     """Keep the device out until it is released; it is thrown out within seconds."""
-    require_reach(server, caller, Permission.DEVICE_REVOKE, device)
-    with writing(server.engine) as session:
-        require_few(session, caller, device, wall_ms())
-        serials = revoking.hold(
-            session, caller.tenant, device, reason=why.reason, actor=_actor(caller), now_ms=wall_ms()
-        )
-    return Touched(device=device, serials=serials)
+    return _ordered(server, caller, device, why, revoking.hold, puts_out=True)
 
 
 @router.post("/{device}/release")
 def release_device(caller: Revoker, server: Server, device: str, why: Why) -> Touched:
     """Let a device in again that was on hold."""
+    return _ordered(server, caller, device, why, revoking.release, puts_out=False)
+
+
+def _ordered(
+    server: Server,
+    caller: Caller,
+    device: str,
+    why: Why,
+    order: Callable[..., list[str]],
+    *,
+    puts_out: bool,
+) -> Touched:
+    """Carry out ``order`` on a device that the caller reaches; putting out is for a few at a time."""
     require_reach(server, caller, Permission.DEVICE_REVOKE, device)
+    actor, now_ms = caller.actor(Permission.DEVICE_REVOKE), wall_ms()
     with writing(server.engine) as session:
-        serials = revoking.release(
-            session, caller.tenant, device, reason=why.reason, actor=_actor(caller), now_ms=wall_ms()
-        )
+        if puts_out:
+            require_few(session, caller, device, now_ms)
+        serials = order(session, caller.tenant, device, reason=why.reason, actor=actor, now_ms=now_ms)
     return Touched(device=device, serials=serials)
-
-
-def _actor(caller: Caller) -> Actor:
-    return caller.actor(Permission.DEVICE_REVOKE)

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fleet_protocol.texts import _, mark
+from fleet_server.callers import Paces, network_of, source_of
 from fleet_server.errors import Conflict, CsrRefused, EnrollmentRefused, NotFound, ServerError, TooLarge
-from fleet_server.identity.sources import Sources, source_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
@@ -55,11 +55,11 @@ def answering(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
-def limited(limits: Sources, endpoint: Endpoint) -> Endpoint:
+def limited(limits: Paces, endpoint: Endpoint) -> Endpoint:
     """``endpoint`` for callers who do not ask more often than ``limits`` allow."""
 
     async def answer(request: Request) -> Response:
-        if limits.allow(source_of(request), time.monotonic()):
+        if limits.allows(network_of(source_of(request)), time.monotonic()):
             return await endpoint(request)
         refusal = problem(
             HTTPStatus.TOO_MANY_REQUESTS,
@@ -67,7 +67,7 @@ def limited(limits: Sources, endpoint: Endpoint) -> Endpoint:
             _("There were too many requests from this address."),
             _("Wait some seconds, then try again."),
         )
-        refusal.headers["Retry-After"] = str(limits.wait_s)
+        refusal.headers["Retry-After"] = str(limits.rate.pause_s)
         return refusal
 
     return answer

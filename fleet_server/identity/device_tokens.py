@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from fleet_protocol.texts import _
+from fleet_server.callers import Paces, Rate, network_of
 from fleet_server.clock import wall_ms
 from fleet_server.config import LOOPBACK, ServerConfig
 from fleet_server.database.models import Certificate
@@ -33,7 +34,6 @@ from fleet_server.identity.assertions import (
     refused,
 )
 from fleet_server.identity.revoking import is_revoked
-from fleet_server.identity.sources import Sources
 from fleet_server.nonces import LIFE_S, Nonces
 
 TOKEN_S: Final = 600
@@ -82,7 +82,7 @@ class TokenDesk:
         self._key: Final = _read_key(config.token_key)
         self._decoy: Final = decoy_pem()
         self._nonces: Final = Nonces()
-        self._sources: Final = Sources(PER_HOUR, BURST)
+        self._sources: Final = Paces(Rate(PER_HOUR / 3600, BURST))
 
     def nonce(self, source: str) -> dict[str, object]:
         """A new nonce for whoever asks, and what time it is.
@@ -142,7 +142,7 @@ class TokenDesk:
         return caller
 
     def _admit(self, source: str) -> None:
-        if not self._sources.allow(source, time.monotonic()):
+        if not self._sources.allows(network_of(source), time.monotonic()):
             raise DeviceRefused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "temporarily_unavailable",

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from fleet_protocol.enrollment import CA_PATH, CLAIMS_PATH, MAX_BODY, PREFIX, Application, ClaimRequest
 from fleet_server.authority.authority import open_authority
+from fleet_server.callers import Paces, Rate, source_of
 from fleet_server.config import ServerConfig
 from fleet_server.identity.claims import ask
 from fleet_server.identity.device_http import (
@@ -23,7 +24,6 @@ from fleet_server.identity.device_http import (
     read_body,
 )
 from fleet_server.identity.invitations import accept
-from fleet_server.identity.sources import Sources, source_of
 
 PER_HOUR: Final = 3600.0
 BURST: Final = 60.0
@@ -32,7 +32,7 @@ BURST: Final = 60.0
 
 def routes(engine: Engine, config: ServerConfig) -> list[Route]:
     """The endpoints of enrollment at the server that ``config`` describes."""
-    limits = Sources(PER_HOUR, BURST)
+    limits = Paces(Rate(PER_HOUR / 3600, BURST))
 
     async def ca(_request: Request) -> Response:
         authority = await run_in_threadpool(open_authority, config.authority, may_make=False)

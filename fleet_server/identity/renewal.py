@@ -22,6 +22,7 @@ from fleet_server.access.roles import Actor
 from fleet_server.audit.chain import Change, append
 from fleet_server.authority.authority import Authority, open_authority
 from fleet_server.authority.signing_requests import requested_key
+from fleet_server.callers import Paces, Rate
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
@@ -29,7 +30,6 @@ from fleet_server.database.models import Certificate, Device
 from fleet_server.devices.certificates import certificate_row, key_sha256
 from fleet_server.errors import CsrRefused, DeviceRefused
 from fleet_server.identity.device_tokens import DeviceCaller, Scope, unauthorized
-from fleet_server.identity.sources import Sources
 from fleet_server.identity.token_routes import bad_request, device_of, read_body
 
 CERTIFICATE_PATH: Final = "/v1/device/certificate"
@@ -58,7 +58,7 @@ class RenewalDesk:
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
         self._engine: Final = engine
         self._config: Final = config
-        self._paces: Final = Sources(PER_HOUR, BURST)
+        self._paces: Final = Paces(Rate(PER_HOUR / 3600, BURST))
 
     def renew(self, caller: DeviceCaller, csr_pem: str) -> Renewed:
         """The next certificate of ``caller``, or the last one once more if that is fresh.
@@ -67,7 +67,7 @@ class RenewalDesk:
             DeviceRefused: the request is not one of this device, it asks too often, or it was revoked.
             AuthorityError: the fleet's key cannot be used.
         """
-        if not self._paces.allow(caller.device, time.monotonic()):
+        if not self._paces.allows(caller.device, time.monotonic()):
             raise DeviceRefused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "temporarily_unavailable",

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fleet_protocol.texts import _
+from fleet_server.callers import source_of
 from fleet_server.errors import DeviceRefused, TooLarge
 from fleet_server.identity import device_http
 from fleet_server.identity.device_tokens import (
@@ -24,7 +25,6 @@ from fleet_server.identity.device_tokens import (
     TokenDesk,
     unauthorized,
 )
-from fleet_server.identity.sources import source_of
 
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 

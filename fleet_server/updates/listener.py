@@ -22,7 +22,8 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from fleet_protocol.texts import _
-from fleet_server.api.limits import Limits, Rate, guarded
+from fleet_server.api.limits import Limits, guarded
+from fleet_server.callers import Rate
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
 from fleet_server.errors import DeviceRefused, NotFound, ServerError

@@ -18,8 +18,9 @@ from fleet_server.access.roles import RIGHTS, Permission, RoleName
 from fleet_server.access.tokens import digest
 from fleet_server.api.app import create_app
 from fleet_server.api.centre import EVERYWHERE
-from fleet_server.api.limits import LIMITS, Rate
+from fleet_server.api.limits import LIMITS
 from fleet_server.api.session import REFUSED_S
+from fleet_server.callers import Rate
 from fleet_server.config import ServerConfig
 from tests.support.centre import answering, make_centre
 from tests.support.people import PASSWORD, ROOT, TENANT, audited, somebody

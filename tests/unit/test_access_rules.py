@@ -21,11 +21,9 @@ from fleet_server.access.roles import (
     Scope,
     narrowed,
 )
-from fleet_server.api import limits
-from fleet_server.api.limits import Budgets, Rate
+from fleet_server.callers import Paces, Rate, network_of
 from fleet_server.database.models import Token
 from fleet_server.errors import TooBroad
-from fleet_server.identity.sources import network_of
 
 WORDS = st.sampled_from(["", "north", "south"])
 SCOPES = st.builds(Scope, WORDS, st.sampled_from(["", "pumps", "valves"]))
@@ -127,9 +125,8 @@ def test_a_bucket_says_when_to_come_again() -> None:
     assert bucket.wait_s(5.0) == 0.0
 
 
-def test_budgets_are_for_each_caller_and_remember_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_KEPT", 3)
-    budgets = Budgets(Rate(per_s=1, burst=2))
+def test_budgets_are_for_each_caller_and_remember_so_many() -> None:
+    budgets = Paces(Rate(per_s=1, burst=2), most=3)
     assert [budgets.wait_s("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
     assert budgets.wait_s("b", 0.0) == 0.0
     for caller in "cdef":

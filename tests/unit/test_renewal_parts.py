@@ -18,7 +18,7 @@ from edge_agent.identity.renewing import Renewed, both_of, put_in_place
 from fleet_server.authority.authority import Authority, make_authority, open_authority
 from fleet_server.authority.issuing import CLIENT, make_leaf
 from fleet_server.authority.key_files import key_pem
-from fleet_server.identity.sources import Sources
+from fleet_server.callers import Paces, Rate, network_of
 from fleet_server.nonces import LIFE_S, Nonces
 from tests.support.power import Disk, PowerCut
 
@@ -85,21 +85,21 @@ def test_nonces_keep_a_bounded_memory_of_those_that_were_used() -> None:
 
 
 def test_a_source_is_bounded_and_so_is_the_memory_of_sources() -> None:
-    sources = Sources(per_hour=3600.0, burst=2.0, most=2)
-    assert [sources.allow("a", 0.0) for _each in range(3)] == [True, True, False]
-    assert sources.allow("b", 0.0)
-    assert sources.allow("a", 1.0)
+    sources = Paces(Rate(per_s=1.0, burst=2.0), most=2)
+    assert [sources.allows("a", 0.0) for _each in range(3)] == [True, True, False]
+    assert sources.allows("b", 0.0)
+    assert sources.allows("a", 1.0)
     for name in ("c", "d", "e"):
-        assert sources.allow(name, 1.0)
+        assert sources.allows(name, 1.0)
     assert len(sources._buckets) == 2
 
 
 def test_an_owner_of_a_network_of_ipv6_is_one_source() -> None:
-    sources = Sources(per_hour=3600.0, burst=1.0)
-    assert sources.allow("2001:db8:1:2::1", 0.0)
-    assert not sources.allow("2001:db8:1:2:ffff::9", 0.0)
-    assert sources.allow("2001:db8:1:3::1", 0.0)
-    assert sources.allow("2001:db8:1:2::1", 1.0), "a second later"
+    sources = Paces(Rate(per_s=1.0, burst=1.0))
+    assert sources.allows(network_of("2001:db8:1:2::1"), 0.0)
+    assert not sources.allows(network_of("2001:db8:1:2:ffff::9"), 0.0)
+    assert sources.allows(network_of("2001:db8:1:3::1"), 0.0)
+    assert sources.allows(network_of("2001:db8:1:2::1"), 1.0), "a second later"
 
 
 class Device:
