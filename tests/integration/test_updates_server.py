@@ -1,6 +1,5 @@
 """Signed updates on a real server: from nothing to a device that verifies, and everything that is refused."""
 
-import http.client
 import json
 import os
 import shutil
@@ -29,7 +28,7 @@ from fleet_signing.ceremony import Bundle
 from fleet_signing.metadata import now, seal
 from tests.support.fleet_server import approve_waiting, fleet
 from tests.support.repositories import policy
-from tests.support.update_place import MODEL, PASSPHRASE, Place, model
+from tests.support.update_place import MODEL, PASSPHRASE, Place, announced, endless, listing, model, post, put
 from tests.support.waiting import wait_until
 
 
@@ -168,16 +167,6 @@ def test_the_listener_shows_the_fleet_s_certificate_and_no_stranger_accepts_it(p
     assert httpx.get(address, verify=context, trust_env=False).status_code == 404
 
 
-def put(place: Place, path: str, content: bytes, **headers: str) -> httpx.Response:
-    with place.server.client() as client:
-        return client.put(f"/v1/artifacts/{path}", content=content, headers=headers)
-
-
-def post(place: Place, document: bytes, what: str = "metadata") -> httpx.Response:
-    with place.server.client() as client:
-        return client.post(f"/v1/updates/{what}", content=document, params={"reason": "a test"})
-
-
 @pytest.mark.attack
 @pytest.mark.parametrize(
     ("path", "status"),
@@ -196,10 +185,6 @@ def test_bytes_under_another_path_than_their_own_are_refused(place: Place, path:
     assert listing(place) == before
 
 
-def listing(place: Place) -> list[str]:
-    return sorted(path.name for path in (place.server.data / "updates" / "artifacts").glob("*"))
-
-
 @pytest.mark.attack
 @pytest.mark.parametrize("content", [b"", b"no tar", b"\0" * 10240, b"\x1f\x8b" + b"x" * 100])
 def test_foreign_content_is_refused_and_nothing_stays(place: Place, content: bytes) -> None:
@@ -207,28 +192,6 @@ def test_foreign_content_is_refused_and_nothing_stays(place: Place, content: byt
     for path in ("models/pressure_leak/1.tar", "policies/leak/1.toml"):
         assert put(place, path, content).status_code == 422
     assert listing(place) == before
-
-
-def endless() -> Iterator[bytes]:
-    """More than an artifact may have, without saying so first."""
-    for _part in range(MAX_ARTIFACT // (1024 * 1024) + 2):
-        yield b"\0" * (1024 * 1024)
-
-
-def announced(place: Place, size: int) -> int:
-    """What is answered to an upload that says its size and has not begun."""
-    url = httpx.URL(place.server.endpoints["api_url"])
-    token = (place.server.data / "api.token").read_text().strip()
-    context = ssl.create_default_context(cafile=place.server.endpoints["api_ca"])
-    connection = http.client.HTTPSConnection(url.host, url.port or 443, timeout=30, context=context)
-    try:
-        connection.putrequest("PUT", "/v1/artifacts/models/x/1.tar")
-        connection.putheader("Authorization", f"Bearer {token}")
-        connection.putheader("Content-Length", str(size))
-        connection.endheaders()
-        return connection.getresponse().status
-    finally:
-        connection.close()
 
 
 @pytest.mark.attack

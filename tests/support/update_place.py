@@ -1,5 +1,6 @@
 """A real server after a key ceremony: what publishes to it, and what a device sees of it."""
 
+import http.client
 import shutil
 import ssl
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from fleet_protocol.manifest import Manifest, encode
 from fleet_protocol.manifest import parse as parse_manifest
+from fleet_protocol.targets import MAX_ARTIFACT
 from fleet_signing import ceremony, image, keys
 from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import Bundle
@@ -110,3 +112,39 @@ def model(folder: Path, name: str, release: int = 1) -> Path:
     changed: Manifest = msgspec.structs.replace(manifest, name=name, release=release)
     (folder / "manifest.json").write_bytes(encode(changed))
     return folder
+
+
+def put(place: Place, path: str, content: bytes, **headers: str) -> httpx.Response:
+    with place.server.client() as client:
+        return client.put(f"/v1/artifacts/{path}", content=content, headers=headers)
+
+
+def post(place: Place, document: bytes, what: str = "metadata") -> httpx.Response:
+    with place.server.client() as client:
+        return client.post(f"/v1/updates/{what}", content=document, params={"reason": "a test"})
+
+
+def listing(place: Place) -> list[str]:
+    return sorted(path.name for path in (place.server.data / "updates" / "artifacts").glob("*"))
+
+
+def endless() -> Iterator[bytes]:
+    """More than an artifact may have, without saying so first."""
+    for _part in range(MAX_ARTIFACT // (1024 * 1024) + 2):
+        yield b"\0" * (1024 * 1024)
+
+
+def announced(place: Place, size: int) -> int:
+    """What is answered to an upload that says its size and has not begun."""
+    url = httpx.URL(place.server.endpoints["api_url"])
+    token = (place.server.data / "api.token").read_text().strip()
+    context = ssl.create_default_context(cafile=place.server.endpoints["api_ca"])
+    connection = http.client.HTTPSConnection(url.host, url.port or 443, timeout=30, context=context)
+    try:
+        connection.putrequest("PUT", "/v1/artifacts/models/x/1.tar")
+        connection.putheader("Authorization", f"Bearer {token}")
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
