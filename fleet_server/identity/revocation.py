@@ -72,7 +72,6 @@ class Revocation:
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
         self._engine: Final = engine
         self._config: Final = config
-        self._written_ms: int | None = None
         self._canary: Canary | None = None
         self._orders: frozenset[Order] = frozenset()
         self._again_s = 0.0
@@ -116,12 +115,20 @@ class Revocation:
         if self._canary is not None:
             revoked.append(self._canary.entry(now_ms))
         write_durably(self._config.broker / CRL_FILE, authority.crl_pem(revoked), 0o644)
-        self._written_ms = now_ms
         if self._config.embedded:
             tell_to_reload(self._config)
 
     def _is_stale(self) -> bool:
-        return self._written_ms is None or not 0 <= wall_ms() - self._written_ms < FRESH_MS
+        """Whether the list is missing or old: one that a guard before this one wrote is as good.
+
+        None is written without need, because a broker that reads its configuration anew queues nothing more
+        for a service that is away, until that comes back.
+        """
+        try:
+            written_ms = (self._config.broker / CRL_FILE).stat().st_mtime_ns // 1_000_000
+        except FileNotFoundError:
+            return True
+        return not 0 <= wall_ms() - written_ms < FRESH_MS
 
     def _await_refusal(self, canary: Canary) -> bool:
         deadline = time.monotonic() + OBEYED_S

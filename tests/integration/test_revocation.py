@@ -15,6 +15,7 @@ from fleet_protocol.topics import Channel, topic
 from fleet_server import guard
 from fleet_server.access.roles import Actor
 from fleet_server.authority import passing
+from fleet_server.authority.providing import CRL_FILE
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine, writing
@@ -223,11 +224,23 @@ def test_the_list_is_made_anew_every_day_whatever_the_clock_does(
     written = revocation.write_durably
     times = []
     monkeypatch.setattr(revocation, "write_durably", lambda *all_: (times.append(1), written(*all_)))
+    (site.config.broker / CRL_FILE).unlink()
     unit, now_ms = site.revocation(), revocation.wall_ms()
     for moved_ms, expected in ((0, 1), (FRESH_MS - 60_000, 1), (FRESH_MS + 60_000, 2), (-FRESH_MS, 3)):
         monkeypatch.setattr(revocation, "wall_ms", lambda moved_ms=moved_ms: now_ms + moved_ms)
         unit.work()
         assert len(times) == expected
+
+
+def test_a_guard_that_is_started_again_leaves_a_list_of_today_as_it_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr(revocation, "tell_to_reload", told.append)
+    list_ = site.config.broker / CRL_FILE
+    before = list_.stat().st_mtime_ns
+    site.revocation().work()
+    assert (list_.stat().st_mtime_ns, told) == (before, [])
 
 
 def test_nobody_but_the_broker_is_told_to_reload(site: Site) -> None:
