@@ -95,9 +95,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Fl
         yield fleet
 
 
-def measured(fleet: Fleet, name: str, value: float, *, unit: str = "l/s") -> None:
-    """The device delivers one value a second, for the last ten."""
-    now = base(time.time_ns() // 1_000_000)
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def measured(
+    fleet: Fleet, name: str, value: float, *, unit: str = "l/s", until_ms: int | None = None
+) -> None:
+    """The device delivers one value a second, for the last ten, until now or ``until_ms``."""
+    now = base(until_ms or now_ms())
     readings = [Reading(0, -500 - 1000 * second, value) for second in range(10)]
     batch = Telemetry(secrets.token_hex(8), 1, now, [Metric(0, "flow", unit)], readings, [])
     deliver(fleet.server, fleet.identity(name), encode(batch))
@@ -105,10 +111,11 @@ def measured(fleet: Fleet, name: str, value: float, *, unit: str = "l/s") -> Non
 
 def test_it_answers_with_the_whole_networks_windows(fleet: Fleet) -> None:
     """The asker's own window comes along; what the neighbor measured is in the database."""
-    measured(fleet, "gw-b", 5.0)
-    measured(fleet, "gw-c", 70.0, unit="m3/h")
+    at_ms = now_ms()
+    measured(fleet, "gw-b", 5.0, until_ms=at_ms)
+    measured(fleet, "gw-c", 70.0, unit="m3/h", until_ms=at_ms)
     with fleet.device("gw-a") as device:
-        asked = question(values=[1.0] * 4)
+        asked = question(values=[1.0] * 4, wall_ms=at_ms)
         put(device, "gw-a", asked)
         message = device.received.get(timeout=10)
     answer = decode(Channel.ANSWER, message.payload)
@@ -123,12 +130,13 @@ def test_it_answers_with_the_whole_networks_windows(fleet: Fleet) -> None:
 
 
 def test_the_askers_own_window_wins_over_what_is_stored(fleet: Fleet) -> None:
-    measured(fleet, "gw-a", 3.0)
-    measured(fleet, "gw-b", 5.0)
+    at_ms = now_ms()
+    measured(fleet, "gw-a", 3.0, until_ms=at_ms)
+    measured(fleet, "gw-b", 5.0, until_ms=at_ms)
     with fleet.device("gw-a") as device:
-        put(device, "gw-a", question(values=[9.0, 9.0]))
+        put(device, "gw-a", question(values=[9.0, 9.0], wall_ms=at_ms))
         half = next_answer(device)
-        put(device, "gw-a", question(values=[100.0] * 3 + [9.0] * 4))
+        put(device, "gw-a", question(values=[100.0] * 3 + [9.0] * 4, wall_ms=at_ms))
         whole = next_answer(device)
     assert half.label == whole.label == "gw-a"
     # Two steps of 3 from the database and two of 9 from the question.
