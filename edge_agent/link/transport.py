@@ -22,6 +22,7 @@ from edge_agent.clock import Clock
 from edge_agent.config import Broker
 from edge_agent.errors import LinkDown, LinkError, LinkRefused
 from edge_agent.identity.identity import Identity
+from edge_agent.link.witness import reporting_to
 from fleet_protocol.errors import TopicError
 from fleet_protocol.messages import MAX_PAYLOAD
 from fleet_protocol.texts import _
@@ -205,7 +206,7 @@ class Transport:
         properties.MaximumPacketSize = _MAX_PACKET
         status = Channel.STATUS
         context = self._identity.tls_context(self._clock.state())
-        context.sslsocket_class = _witness(failure)
+        context.sslsocket_class = reporting_to(failure)
         client = aiomqtt.Client(
             self._broker.host,
             self._broker.port,
@@ -228,47 +229,12 @@ class Transport:
         return client
 
 
-def _witness(failure: "asyncio.Future[None]") -> type[ssl.SSLSocket]:
-    """A socket class that keeps why the session broke.
-
-    With TLS 1.3 the client's certificate is judged after the handshake, so a refusal arrives as
-    an alert at the first read, of which paho keeps only that the connection was lost.
-    """
-    loop = failure.get_loop()
-
-    def tell(error: BaseException) -> None:
-        if not failure.done():
-            failure.set_exception(error)
-
-    class Witness(ssl.SSLSocket):
-        """Reports TLS alerts and the end of the stream."""
-
-        def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as ssl has it
-            try:
-                super().do_handshake(block)
-            except OSError:
-                self.close()  # paho drops it open
-                raise
-
-        def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-            try:
-                received = super().recv(buflen, flags)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise
-            except OSError as error:
-                loop.call_soon_threadsafe(tell, error)
-                raise
-            if not received:
-                loop.call_soon_threadsafe(tell, ConnectionResetError(_("the broker hung up")))
-            return received
-
-    return Witness
-
-
 async def _enter(client: aiomqtt.Client, failure: "asyncio.Future[None]") -> None:
     """Connect, or raise the true reason as soon as it is known."""
     entering = asyncio.ensure_future(client.__aenter__())
     either: set[asyncio.Future[Any]] = {entering, failure}
+    for each in either:
+        each.add_done_callback(_heed)
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if failure.done():
@@ -282,6 +248,12 @@ async def _enter(client: aiomqtt.Client, failure: "asyncio.Future[None]") -> Non
         if not entering.done():
             entering.cancel()
         failure.cancel()
+
+
+def _heed(outcome: "asyncio.Future[Any]") -> None:
+    """Read how it ended: an attempt may fail just when it is given up, and asyncio would complain."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 async def _leave(client: aiomqtt.Client) -> None:

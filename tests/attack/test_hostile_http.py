@@ -4,6 +4,7 @@ import itertools
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,15 @@ def said(server: ServerProcess, listener: str, request: bytes) -> bytes:
             return b""
 
 
+def said_in_turn(server: ServerProcess, listener: str, request: bytes) -> bytes:
+    """The first bytes of the answer to ``request``, asked again for as long as it comes too often."""
+    while (answer := said(server, listener, request)).startswith(b"HTTP/1.1 429 "):
+        pause = re.search(rb"(?i)\r\nRetry-After: (\d+)\r\n", answer)
+        assert pause is not None, answer
+        time.sleep(int(pause[1]))
+    return answer
+
+
 @pytest.mark.parametrize("listener", ["api_url", "device_url"])
 @pytest.mark.parametrize("name", REQUESTS)
 def test_what_no_client_sends_is_refused(server: ServerProcess, listener: str, name: str) -> None:
@@ -169,11 +179,10 @@ def test_no_name_leads_out_of_its_folder(server: ServerProcess, tried: Tried, li
     for place, way, depth, secret in itertools.product(PLACES[listener], OUT, DEPTHS, SECRETS):
         head = f"{place}{way * depth}{secret} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
         request = head + f"Content-Length: {len(MARKER)}\r\nConnection: close\r\n\r\n"
-        answer = said(server, listener, request.encode() + MARKER)
+        answer = said_in_turn(server, listener, request.encode() + MARKER)
         status = re.match(rb"HTTP/1\.1 (\d{3})", answer)
         assert status is not None, (head, answer[:80])
         assert 400 <= int(status[1]) < 500, (head, answer[:80])
-        assert int(status[1]) != 429, "the door was shut, and nothing was tried"
         assert not any(each in answer for each in secrets), head
         tried(1)
     assert {path for path in server.data.parent.rglob("*") if server.data not in path.parents} == before

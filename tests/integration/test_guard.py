@@ -1,5 +1,6 @@
 """Revoking over the whole server: who is put out is gone within seconds, and nobody else notices."""
 
+import os
 import signal
 import ssl
 import time
@@ -143,12 +144,16 @@ def test_a_device_that_floods_is_put_out_and_an_eager_one_is_not(
     wait_until(lambda: not is_out(server, flooding), "it may come back")
 
 
-def test_the_lists_are_made_anew_at_a_start_and_given_to_brokers_elsewhere(server: ServerProcess) -> None:
+def test_an_old_list_is_made_anew_and_given_to_brokers_elsewhere(server: ServerProcess) -> None:
+    path = server.data / "broker" / "crl.pem"
+
     def number() -> int:
-        found = x509.load_pem_x509_crl((server.data / "broker" / "crl.pem").read_bytes())
+        found = x509.load_pem_x509_crl(path.read_bytes())
         return found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
     before = number()
+    two_days_ago_s = time.time() - 2 * 86_400
+    os.utime(path, (two_days_ago_s, two_days_ago_s))
     guard = server.children()["guard"]
     guard.send_signal(signal.SIGKILL)
     guard.wait(10)
