@@ -72,7 +72,7 @@ def add(
                 "{name}: release {release} is not above {latest}, which is published; raise its release"
             ).format(name=target.description.name, release=target.description.release, latest=latest)
         )
-    return _next(role.signed, role.signed.targets | {target.path: target_file(target)}, signers, at)
+    return seal(_next(role.signed, role.signed.targets | {target.path: target_file(target)}, at), signers)
 
 
 def holds(role: Targets, target: Target) -> bool:
@@ -95,9 +95,9 @@ def require_signed(role: Metadata[Targets], name: str, key: Key) -> None:
         )
 
 
-def renew(role: Metadata[Targets], signers: Sequence[Signer], at: datetime) -> Metadata[Targets]:
+def renewed(role: Targets, at: datetime) -> Targets:
     """``role`` in its next version, with a new expiry and the same content."""
-    return _next(role.signed, role.signed.targets, signers, at)
+    return _next(role, role.targets, at)
 
 
 def withdraw(
@@ -105,7 +105,7 @@ def withdraw(
 ) -> Metadata[Targets]:
     """``role`` in its next version, which vouches for ``target`` no more."""
     kept = {path: file for path, file in role.signed.targets.items() if path != target.path}
-    return _next(role.signed, kept, signers, at)
+    return seal(_next(role.signed, kept, at), signers)
 
 
 def highest(role: Targets, kind: Kind, name: str) -> int:
@@ -134,11 +134,8 @@ def served_path(target: Target) -> str:
     return f"{folder}/{target.sha256}.{name}"
 
 
-def _next(
-    role: Targets, targets: dict[str, TargetFile], signers: Sequence[Signer], at: datetime
-) -> Metadata[Targets]:
-    signed = Targets(role.version + 1, SPEC, at + OFFLINE_LIFE, targets, role.delegations)
-    return seal(signed, signers)
+def _next(role: Targets, targets: dict[str, TargetFile], at: datetime) -> Targets:
+    return Targets(role.version + 1, SPEC, at + OFFLINE_LIFE, targets, role.delegations)
 
 
 def _version(content: bytes) -> int:

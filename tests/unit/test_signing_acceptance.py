@@ -228,7 +228,7 @@ def forged_delegation(there: Repositories) -> Bundle:
     offered = {role: [thief.public_key] for role in ROLES}
     top = seal(image.delegating(offered, 2, now()), [thief])
     models = image.add(there.bundle.roles["models"], MODEL, [thief], now())
-    others = {role: image.renew(models, [thief], now()) for role in ROLES}
+    others = {role: seal(image.renewed(models.signed, now()), [thief]) for role in ROLES}
     roles = {"targets": top} | others | {"models": models}
     return Bundle(there.bundle.image_roots, there.bundle.director_roots, roles)
 

@@ -92,7 +92,7 @@ def test_an_image_repository_that_goes_back_is_refused(repositories: Repositorie
 
 def test_the_server_s_keys_alone_publish_nothing(repositories: Repositories, tmp_path: Path) -> None:
     """What a thief of the server can do: sign with what is there."""
-    target = repositories.publish(policy(), signer=repositories.online.image)
+    target = repositories.publish(policy(), repositories.online.image)
     with pytest.raises(UnsignedMetadataError):
         seen(tmp_path, repositories, target)
 
