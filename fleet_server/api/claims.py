@@ -83,9 +83,9 @@ def batches(
     caller: Enroller, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=57)] = ""
 ) -> BatchList:
     """Batches in the order of their names, from the first one after ``after`` on."""
-    items = list_batches(server.engine, server.config.tenant, after, limit)
-    seen = [one for one in items if caller.may_on(Permission.DEVICE_ENROLL, one.site, ())]
-    return BatchList(items=seen, next_after=items[-1].id if len(items) == limit else None)
+    scopes = caller.scopes(Permission.DEVICE_ENROLL)
+    items = list_batches(server.engine, server.config.tenant, after, limit, scopes)
+    return BatchList(items=items, next_after=items[-1].id if len(items) == limit else None)
 
 
 @batch_router.delete("/{batch}")
@@ -101,9 +101,9 @@ def claims(
     caller: Enroller, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=12)] = ""
 ) -> ClaimList:
     """Boards that wait for a decision, from the first one after ``after`` on."""
-    items = decisions.pending(server.engine, server.config.tenant, after, limit)
-    seen = [one for one in items if caller.may_on(Permission.DEVICE_ENROLL, one.site, ())]
-    return ClaimList(items=seen, next_after=items[-1].id if len(items) == limit else None)
+    scopes = caller.scopes(Permission.DEVICE_ENROLL)
+    items = decisions.pending(server.engine, server.config.tenant, after, limit, scopes)
+    return ClaimList(items=items, next_after=items[-1].id if len(items) == limit else None)
 
 
 @claim_router.post("/{claim}/approval")
