@@ -5,8 +5,9 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from firmware_profiles import schema
 from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Enroller, Limit, Server, require_on
+from fleet_server.api.centre import Enroller, Limit, ProfileName, Server, require_on
 from fleet_server.authority.signing_requests import MAX_CSR_BYTES
 from fleet_server.identity import claims as decisions
 from fleet_server.identity.batches import (
@@ -35,7 +36,7 @@ class NewBatch(BaseModel):
 
     id: str = Field(pattern=r"^[a-z0-9-]{1,57}$")
     csr_pem: str = Field(max_length=MAX_CSR_BYTES)
-    profile: str = Field(default="generic", min_length=1, max_length=64)
+    profile: ProfileName = schema.GENERIC
     site: str | None = Field(default=None, pattern=_ID)
     most: int = Field(ge=1, le=100_000, description="How many boards it has.")
     expires_s: int = Field(

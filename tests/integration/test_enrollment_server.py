@@ -260,6 +260,32 @@ def test_a_technician_of_one_site_decides_about_its_boards_alone(
     assert client.delete("/v1/batches/north", headers=north).json()["state"] == "closed"
 
 
+@pytest.mark.parametrize("path", ["/v1/devices", "/v1/devices/gw-1/invitations", "/v1/batches"])
+def test_a_profile_that_there_is_not_is_refused_with_those_there_are(client: httpx.Client, path: str) -> None:
+    name = "claim.gw-1" if path == "/v1/batches" else "gw-1"
+    new = {"id": "gw-1", "csr_pem": request_pem(name), "most": 3}
+    refused = client.post(path, json=new | {"profile": "pi5"})
+    assert refused.status_code == 422
+    assert "no firmware profile is named 'pi5'; there are: generic, " in refused.json()["message"]
+    assert client.post(path, json=new | {"profile": "raspberry-pi-5"}).status_code == 201
+
+
+def test_a_start_leaves_other_people_s_tokens_alone(
+    centre: tuple[Engine, ServerConfig], client: httpx.Client
+) -> None:
+    engine, config = centre
+    with writing(engine) as session:
+        session.add(Person(tenant=config.tenant, id="ann", name="ann", created_ms=now_ms()))
+        session.flush()
+        session.add(Token(tenant=config.tenant, sha256="ab", person="ann", name="local", created_ms=now_ms()))
+    provide_token(engine, config.token, config.tenant)
+    with Session(engine) as session:
+        found = session.get(Token, (config.tenant, "ab"))
+    assert found is not None
+    assert found.revoked_ms is None
+    assert client.get("/v1/devices").status_code == 200
+
+
 def wait_in(engine: Engine, config: ServerConfig, claim: str, batch: str) -> None:
     """A board of ``batch`` that waits for a decision."""
     with writing(engine) as session:
