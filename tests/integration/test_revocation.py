@@ -311,6 +311,24 @@ def test_an_order_that_is_not_obeyed_in_time_is_told_and_so_is_that_it_is_over(
     assert codes() == set()
 
 
+def test_a_release_that_is_not_obeyed_in_time_is_told_also_by_a_guard_that_was_started_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.device("gw-back")
+    site.hold("gw-back")
+    site.revocation().work()
+    monkeypatch.setattr(revocation, "OBEYED_S", 0.2)
+    site.release("gw-back")
+    now = wall_ms()
+    monkeypatch.setattr(guard, "wall_ms", lambda: now)
+    elsewhere = replace(site.config, embedded=False)  # its broker is never told to read the list
+    guard.Guard(site.engine, elsewhere).round()
+    assert "revocation.stuck" not in {one.code for one in raised(site.engine, wall_ms())}
+    monkeypatch.setattr(guard, "wall_ms", lambda: now + guard.OVERDUE_MS)
+    guard.Guard(site.engine, elsewhere).round()
+    assert "revocation.stuck" in {one.code for one in raised(site.engine, wall_ms())}
+
+
 def test_an_authority_that_cannot_be_used_is_told_even_with_nothing_to_do(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
