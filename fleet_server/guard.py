@@ -7,6 +7,7 @@ matters in memory: killed at any moment, it goes on with what the database says 
 import logging
 import signal
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import Engine
@@ -19,11 +20,12 @@ from fleet_server.audit.notary import CheckpointKeeper
 from fleet_server.clock import wall_ms
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import open_engine
-from fleet_server.database.models import Certificate
+from fleet_server.database.models import AuditRecord, Certificate
 from fleet_server.database.notes import Notes
 from fleet_server.errors import ServerError
 from fleet_server.identity.quarantine import Quarantine
 from fleet_server.identity.revocation import Revocation
+from fleet_server.identity.revoking import RELEASE, TAKEN_BACK
 from fleet_server.telemetry.ingest import Stop
 
 GUARD: Final = f"{SERVICE_PREFIX}guard"
@@ -85,11 +87,28 @@ class Guard:
         )
         with Session(self._engine) as session:
             count, oldest_ms = session.exec(query).one()
+            waiting_since_ms = [*_released_ms(session), *([] if oldest_ms is None else [oldest_ms])]
         if self._failing_since_ms is not None and now_ms - self._failing_since_ms >= OVERDUE_MS:
             return {_STUCK: self._failure[:200]}
-        if oldest_ms is not None and now_ms - oldest_ms >= OVERDUE_MS:
+        if waiting_since_ms and now_ms - min(waiting_since_ms) >= OVERDUE_MS:
             return {_STUCK: _("{count} certificates; the broker has not taken the list").format(count=count)}
         return {}
+
+
+def _released_ms(session: Session) -> Sequence[int]:
+    """When each device was released that is not let in yet; its certificates no longer say that."""
+    is_of_it = (
+        (col(AuditRecord.tenant) == Certificate.tenant)
+        & (col(AuditRecord.action) == RELEASE)
+        & (col(AuditRecord.subject) == Certificate.device)
+    )
+    return session.exec(
+        select(func.max(AuditRecord.time_ms))
+        .select_from(Certificate)
+        .join(AuditRecord, is_of_it)
+        .where(Certificate.revoked_reason == TAKEN_BACK, col(Certificate.enforced_ms).is_(None))
+        .group_by(col(Certificate.tenant), col(Certificate.device))
+    ).all()
 
 
 def run(config: ServerConfig) -> None:

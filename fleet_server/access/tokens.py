@@ -39,7 +39,9 @@ def provide_token(engine: Engine, path: Path, tenant: str) -> None:
     now_ms = wall_ms()
     with writing(engine) as session:
         _provide_operator(session, tenant, now_ms)
-        for old in session.exec(select(Token).where(Token.tenant == tenant, Token.name == _LOCAL)).all():
+        # Anybody else may have named a token so.
+        mine = (Token.tenant == tenant, Token.person == OPERATOR, Token.name == _LOCAL)
+        for old in session.exec(select(Token).where(*mine)).all():
             if old.sha256 != digest(token) and old.revoked_ms is None:
                 old.revoked_ms = now_ms
                 _note(session, tenant, Change("token.revoke", _LOCAL_TOKEN, old.sha256))

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import Engine
 
+from firmware_profiles import schema
 from fleet_protocol.messages import LAST_WALL_MS
 from fleet_protocol.texts import _
 from fleet_server.access.door import Door
@@ -134,6 +135,11 @@ def _with(permission: Permission, *more: str) -> Any:
     return Security(authorize, scopes=[permission.value, *more])
 
 
+def _known(profile: str) -> str:
+    """``profile``, a name there is; what is misspelled would be judged as a board that promises nothing."""
+    return schema.load(profile).name
+
+
 # A route takes one of these: the description of the API then names the right that it needs, and whether
 # it has to be there with nothing that narrows it.
 Oneself = Annotated[Caller, _with(Permission.SELF)]
@@ -156,6 +162,11 @@ Server = Annotated[Centre, Depends(centre_of)]
 Updates = Annotated[Office, Depends(updates_of)]
 Changes = Annotated[Proposals, Depends(proposals_of)]
 Reason = Annotated[str, Field(min_length=1, max_length=200, description="Why, for whoever asks later.")]
+ProfileName = Annotated[
+    str,
+    AfterValidator(_known),
+    Field(json_schema_extra={"enum": list(schema.names())}, description="A firmware profile: the board."),
+]
 Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="At most so many items.")]
 ReadingLimit = Annotated[int, Query(ge=1, le=MOST_READINGS, description="At most so many, the newest.")]
 TimeMs = Annotated[int, Query(ge=0, le=LAST_WALL_MS, description="Milliseconds since 1970 UTC.")]

@@ -5,8 +5,9 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from firmware_profiles import schema
 from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Enroller, Limit, Server, require_on
+from fleet_server.api.centre import Enroller, Limit, ProfileName, Server, require_on
 from fleet_server.authority.signing_requests import MAX_CSR_BYTES
 from fleet_server.identity import claims as decisions
 from fleet_server.identity.batches import (
@@ -35,7 +36,7 @@ class NewBatch(BaseModel):
 
     id: str = Field(pattern=r"^[a-z0-9-]{1,57}$")
     csr_pem: str = Field(max_length=MAX_CSR_BYTES)
-    profile: str = Field(default="generic", min_length=1, max_length=64)
+    profile: ProfileName = schema.GENERIC
     site: str | None = Field(default=None, pattern=_ID)
     most: int = Field(ge=1, le=100_000, description="How many boards it has.")
     expires_s: int = Field(
@@ -83,9 +84,9 @@ def batches(
     caller: Enroller, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=57)] = ""
 ) -> BatchList:
     """Batches in the order of their names, from the first one after ``after`` on."""
-    items = list_batches(server.engine, server.config.tenant, after, limit)
-    seen = [one for one in items if caller.may_on(Permission.DEVICE_ENROLL, one.site, ())]
-    return BatchList(items=seen, next_after=items[-1].id if len(items) == limit else None)
+    scopes = caller.scopes(Permission.DEVICE_ENROLL)
+    items = list_batches(server.engine, server.config.tenant, after, limit, scopes)
+    return BatchList(items=items, next_after=items[-1].id if len(items) == limit else None)
 
 
 @batch_router.delete("/{batch}")
@@ -101,9 +102,9 @@ def claims(
     caller: Enroller, server: Server, limit: Limit = 100, after: Annotated[str, Query(max_length=12)] = ""
 ) -> ClaimList:
     """Boards that wait for a decision, from the first one after ``after`` on."""
-    items = decisions.pending(server.engine, server.config.tenant, after, limit)
-    seen = [one for one in items if caller.may_on(Permission.DEVICE_ENROLL, one.site, ())]
-    return ClaimList(items=seen, next_after=items[-1].id if len(items) == limit else None)
+    scopes = caller.scopes(Permission.DEVICE_ENROLL)
+    items = decisions.pending(server.engine, server.config.tenant, after, limit, scopes)
+    return ClaimList(items=items, next_after=items[-1].id if len(items) == limit else None)
 
 
 @claim_router.post("/{claim}/approval")

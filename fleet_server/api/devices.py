@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from firmware_profiles import schema
 from fleet_protocol.enrollment import Enrolled
 from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Enroller, Limit, Reader, Server, require_on, require_reach
+from fleet_server.api.centre import Enroller, Limit, ProfileName, Reader, Server, require_on, require_reach
 from fleet_server.authority.signing_requests import MAX_CSR_BYTES
 from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
 from fleet_server.devices.tagging import Tags, standing, tag, untag
@@ -26,7 +27,7 @@ class NewDevice(BaseModel):
 
     id: str = Field(pattern=_ID)
     csr_pem: str = Field(max_length=MAX_CSR_BYTES)
-    profile: str = Field(default="generic", min_length=1, max_length=64)
+    profile: ProfileName = schema.GENERIC
     site: str | None = Field(default=None, pattern=_ID)
     serial: str = Field(default="", max_length=128, pattern=_SERIAL, description="Of its board.")
 

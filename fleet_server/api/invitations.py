@@ -6,8 +6,9 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 from sqlmodel import Session
 
+from firmware_profiles import schema
 from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Enroller, Server, require_on
+from fleet_server.api.centre import Enroller, ProfileName, Server, require_on
 from fleet_server.clock import wall_ms
 from fleet_server.devices.tagging import standing
 from fleet_server.identity.invitations import (
@@ -31,7 +32,7 @@ DeviceId = Annotated[str, Path(pattern=_ID)]
 class NewInvitation(BaseModel):
     """What the invitation is for. ``replaces`` lets another board take over a device that is there."""
 
-    profile: str = Field(default="generic", min_length=1, max_length=64)
+    profile: ProfileName = schema.GENERIC
     site: str | None = Field(default=None, pattern=_ID)
     replaces: bool = False
     expires_s: int = Field(default=_DAY_S, ge=60, le=30 * _DAY_S, description="How many seconds it lasts.")

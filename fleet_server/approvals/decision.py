@@ -9,8 +9,8 @@
        ├──▶ withdrawn   the proposer took it back
        └──▶ expired     nobody decided in time
 
-Whoever proposes never counts, and nobody counts twice. What an approver agreed to is a digest: an
-approval of other words is none.
+Whoever proposes never counts, nor does anybody whose account they can use, and nobody counts twice. What
+an approver agreed to is a digest: an approval of other words is none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -72,7 +72,7 @@ Rules = Mapping[tuple[str, str], int]
 
 
 class Vote(NamedTuple):
-    """One person's word; ``may_approve`` whether that person still may, everywhere that it takes."""
+    """One person's word; ``may_approve`` whether they still may, everywhere, and are not :func:`beholden`."""
 
     person: str
     agrees: bool
@@ -106,6 +106,17 @@ def state_at(question: Question, now_ms: int) -> ProposalState:
 def approvals_needed(rules: Rules, action: str, sites: Iterable[str]) -> int:
     """How many approvals ``action`` takes: as many as the strictest of ``sites`` asks for."""
     return max((_of_site(rules, action, site) for site in sites), default=_of_site(rules, action, NO_SITE))
+
+
+def beholden(person: str, given: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Whose account ``person`` can use, also by way of others, by who has ``given`` whom theirs."""
+    given = tuple(given)
+    known: frozenset[str] = frozenset()
+    new = frozenset({person})
+    while new:
+        known |= new
+        new = frozenset(whom for who, whom in given if who in new) - known
+    return known - {person}
 
 
 def agreeing(question: Question, votes: Iterable[Vote]) -> frozenset[str]:

@@ -43,7 +43,7 @@ from fleet_server.approvals.plans import (
     radius_text,
     seal,
 )
-from fleet_server.approvals.standing import is_puppet, reaches, standing, touches
+from fleet_server.approvals.standing import Span, puppets_of, reaches, standing, touches
 from fleet_server.audit.chain import Change, append
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
@@ -107,7 +107,8 @@ class Proposals:
 
         Raises:
             NoProposal: there is none.
-            NotYours: the caller proposed it, or lacks the right on some of what it reaches.
+            NotYours: the caller proposed it, has their account from the proposer, or lacks the right on some
+                of what it reaches.
             ProposalConflict: it is decided, it says something else, or the caller has approved it before.
         """
         with writing(self.engine) as session:
@@ -115,6 +116,7 @@ class Proposals:
             actor = caller.actor(Permission.CHANGE_APPROVE)
             self._require_another(caller, row)
             self._require_reach(session, caller, Permission.CHANGE_APPROVE, radius_of(row))
+            self._require_independent(session, caller, row.proposer, Span(row.created_ms, None))
             _require_same(row, sha256)
             self._vote(session, caller, row, reason, agrees=True)
             self._note(session, actor, "proposal.approve", row, {"sha256": sha256, "reason": reason})
@@ -177,7 +179,8 @@ class Proposals:
 
         Raises:
             NoProposal: nobody has.
-            NotYours: the caller has done it.
+            NotYours: the caller has done it, has their account from who did, or lacks the right on some of
+                what it reaches.
             ProposalConflict: it was acknowledged before.
         """
         with writing(self.engine) as session:
@@ -192,6 +195,9 @@ class Proposals:
                         person=broken.person
                     )
                 )
+            reached = radius_of(session.get_one(Proposal, (self.tenant, identity)))
+            self._require_reach(session, caller, Permission.CHANGE_APPROVE, reached)
+            self._require_independent(session, caller, broken.person, Span(broken.broken_ms, None))
             if broken.acknowledged_ms is not None:
                 raise ProposalConflict(
                     _("{person} has acknowledged it already").format(person=broken.acknowledged_by)
@@ -312,12 +318,6 @@ class Proposals:
             self._end(session, row, Actor.system("api"), Step.EXPIRE, _("nobody decided in time"))
 
     def _vote(self, session: Session, caller: Caller, row: Proposal, reason: str, *, agrees: bool) -> None:
-        if agrees and is_puppet(session, row, caller.person):
-            raise NotYours(
-                _("{proposer} has proposed it, and has given {person} their account or login of late").format(
-                    proposer=row.proposer, person=caller.person
-                )
-            )
         if session.get(Approval, (self.tenant, row.id, caller.person)) is not None:
             raise ProposalConflict(
                 _("{person} has approved it already; it takes {needed} people").format(
@@ -343,6 +343,16 @@ class Proposals:
                 _("{person} has proposed it: somebody else decides on it").format(person=caller.person)
             )
 
+    def _require_independent(self, session: Session, caller: Caller, other: str, span: Span) -> None:
+        """See to it that the caller is not ``other`` once more, under another name."""
+        if caller.person in puppets_of(session, self.tenant, other, span):
+            raise NotYours(
+                _(
+                    "{other} has given {person} their account or login of late, or somebody whom {other} "
+                    "gave theirs: somebody else decides on it"
+                ).format(other=other, person=caller.person)
+            )
+
     def _require_reach(
         self, session: Session, caller: Caller, permission: Permission, radius: Radius
     ) -> None:
@@ -356,8 +366,8 @@ class Proposals:
         if radius.everywhere:
             sites = (NO_SITE, *session.exec(select(Site.id).where(Site.tenant == self.tenant)))
         # Whoever changes a rule needs what the rule asks for: else one approval undoes that two are needed.
-        ruled = str(arguments.get("action") or action) if action == rules.SET else action
-        return max(approvals_needed(known, each, sites) for each in (action, ruled))
+        ruled = rules.about(arguments, self.actions) if action == rules.SET else ()
+        return max(approvals_needed(known, each, sites) for each in (action, *ruled))
 
     def _note(
         self,
@@ -405,13 +415,16 @@ def votes_of(session: Session, row: Proposal) -> list[Vote]:
         .where(Approval.tenant == row.tenant, Approval.proposal == row.id)
         .order_by(col(Approval.given_ms), col(Approval.person))
     ).all()
+    if not rows:
+        return []
+    puppets = puppets_of(session, row.tenant, row.proposer, Span(row.created_ms, row.decided_ms))
     return [
         Vote(
             one.person,
             one.agrees,
             one.sha256,
             reaches(session, standing(session, row.tenant, one.person), Permission.CHANGE_APPROVE, radius)
-            and not (one.agrees and is_puppet(session, row, one.person)),
+            and not (one.agrees and one.person in puppets),
         )
         for one in rows
     ]

@@ -1,5 +1,6 @@
 """How many approvals a change takes at a site: the rules, and their own change, which is a change too."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,6 +73,12 @@ def action(known: frozenset[str]) -> Action:
         return Plan((line,), _radius(session, tenant, asked.site), carry)
 
     return Action(SET, Permission.TRUST_MANAGE, plan)
+
+
+def about(arguments: Arguments, known: Iterable[str]) -> tuple[str, ...]:
+    """The actions whose rule would change, of those that are ``known``; a rule for all is about each."""
+    named = read(arguments, RuleArguments).action
+    return (named,) if named else tuple(known)
 
 
 def _check(session: Session, tenant: str, asked: RuleArguments, known: frozenset[str]) -> None:

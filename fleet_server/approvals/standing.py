@@ -1,12 +1,13 @@
 """What people may do now, with no token in between, and how much of what a change reaches that reaches."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlmodel import Session, col, select
 
-from fleet_server.access.roles import SHELL_ROLE, Caller, Grant, Permission, RoleName, Scope
+from fleet_server.access.roles import Caller, Grant, Permission, RoleName, Scope
+from fleet_server.approvals.decision import beholden
 from fleet_server.approvals.plans import Radius
-from fleet_server.database.models import AuditRecord, Device, DeviceTag, Person, Proposal, Role
+from fleet_server.database.models import AuditRecord, Device, DeviceTag, Person, Role
 from fleet_server.database.parts import in_parts
 
 PUPPET_MS: Final = 30 * 86_400_000
@@ -16,18 +17,28 @@ _GIVEN: Final = ("person.add", "person.grant", "person.enable", "person.password
 """What gives somebody rights, or another the means to speak for them; as the audit has it."""
 
 
-def is_puppet(session: Session, proposal: Proposal, voter: str) -> bool:
-    """Whether its proposer has given ``voter`` their account, rights or login, from 30 days before it on.
+class Span(NamedTuple):
+    """When something was asked for and when it was over, in ms since 1970; None where it still waits."""
 
-    Who has a shell on the server is somebody else than any account.
+    began_ms: int
+    ended_ms: int | None
+
+
+def puppets_of(session: Session, tenant: str, person: str, span: Span) -> frozenset[str]:
+    """Whom ``person`` gave their account, rights or login, from 30 days before ``span`` until its end.
+
+    Also by way of others whom they gave theirs. Who has a shell on the server is somebody else than any
+    account.
     """
     query = (
-        select(AuditRecord.number)
-        .where(AuditRecord.tenant == proposal.tenant, AuditRecord.person == proposal.proposer)
-        .where(AuditRecord.subject == voter, AuditRecord.role != SHELL_ROLE)
-        .where(col(AuditRecord.action).in_(_GIVEN), AuditRecord.time_ms > proposal.created_ms - PUPPET_MS)
+        select(AuditRecord.person, AuditRecord.subject)
+        .where(AuditRecord.tenant == tenant, col(AuditRecord.action).in_(_GIVEN))
+        .where(AuditRecord.time_ms > span.began_ms - PUPPET_MS)
+        .where(col(AuditRecord.role).in_([role.value for role in RoleName]))
     )
-    return session.exec(query.limit(1)).first() is not None
+    if span.ended_ms is not None:
+        query = query.where(AuditRecord.time_ms <= span.ended_ms)
+    return beholden(person, session.exec(query.distinct()).all())
 
 
 def standing(session: Session, tenant: str, person: str) -> Caller:

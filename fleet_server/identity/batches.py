@@ -3,17 +3,17 @@
 The key only entitles to ask. Its certificate is for signing statements and no client's: no broker lets it in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import Engine
+from sqlalchemy import ColumnElement, Engine, true
 from sqlmodel import Session, col, func, select
 
 from fleet_protocol.enrollment import claim_name
 from fleet_protocol.texts import _
-from fleet_server.access.roles import Actor
+from fleet_server.access.roles import EVERYWHERE, Actor, Scope
 from fleet_server.audit.chain import Change, append
 from fleet_server.authority.authority import open_authority
 from fleet_server.clock import wall_ms
@@ -108,9 +108,20 @@ def create_batch(engine: Engine, config: ServerConfig, wish: BatchWish, actor: A
     )
 
 
-def list_batches(engine: Engine, tenant: str, after: str, limit: int) -> list[BatchView]:
-    """At most ``limit`` batches in the order of their names, from the first one after ``after`` on."""
-    query = select(FactoryBatch).where(FactoryBatch.tenant == tenant, FactoryBatch.id > after)
+def at_sites(scopes: Collection[Scope]) -> ColumnElement[bool]:
+    """Whether a batch is for boards within one of ``scopes``; they have no tags yet, so none finds them."""
+    if EVERYWHERE in scopes:
+        return true()
+    return col(FactoryBatch.site).in_([scope.site for scope in scopes if not scope.tag])
+
+
+def list_batches(
+    engine: Engine, tenant: str, after: str, limit: int, scopes: Collection[Scope]
+) -> list[BatchView]:
+    """At most ``limit`` batches within ``scopes`` in the order of their names, those after ``after``."""
+    query = select(FactoryBatch).where(
+        FactoryBatch.tenant == tenant, FactoryBatch.id > after, at_sites(scopes)
+    )
     with Session(engine) as session:
         rows = session.exec(query.order_by(col(FactoryBatch.id)).limit(limit)).all()
         return [view_of(session, row, wall_ms()) for row in rows]
@@ -161,23 +172,35 @@ def state_of(row: FactoryBatch, now_ms: int) -> str:
     return "open" if row.expires_ms > now_ms else "expired"
 
 
-def living(session: Session, row: FactoryBatch) -> Sequence[Claim]:
-    """The claims of the batch that were not rejected."""
-    query = select(Claim).where(Claim.tenant == row.tenant, Claim.batch == row.id, Claim.state != REJECTED)
-    return session.exec(query).all()
+def boards_in(session: Session, row: FactoryBatch) -> int:
+    """How many claims of the batch were not rejected."""
+    return session.exec(select(func.count()).where(*_living(row))).one()
+
+
+def has_serial(session: Session, row: FactoryBatch, serial: str) -> bool:
+    """Whether one of them is of a board that says the serial number ``serial``."""
+    query = select(Claim.id).where(*_living(row), Claim.serial == serial)
+    return session.exec(query).first() is not None
 
 
 def view_of(session: Session, row: FactoryBatch, now_ms: int) -> BatchView:
     """The batch as people see it."""
-    count = select(func.count()).where(Claim.tenant == row.tenant, Claim.batch == row.id)
     return BatchView(
         id=row.id,
         profile=row.profile,
         site=row.site or None,
         most=row.most,
-        claims=session.exec(count.where(Claim.state != REJECTED)).one(),
+        claims=boards_in(session, row),
         made_by=row.made_by,
         state=state_of(row, now_ms),
         created_ms=row.created_ms,
         expires_ms=row.expires_ms,
+    )
+
+
+def _living(row: FactoryBatch) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(Claim.tenant) == row.tenant,
+        col(Claim.batch) == row.id,
+        col(Claim.state) != REJECTED,
     )

@@ -6,7 +6,7 @@ certificate the same way; what it asks is proved by the batch's key.
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,7 @@ from fleet_protocol.enrollment import (
     request_sha256,
 )
 from fleet_protocol.texts import _
-from fleet_server.access.roles import Actor
+from fleet_server.access.roles import Actor, Scope
 from fleet_server.audit.chain import Change, append
 from fleet_server.authority.authority import open_authority
 from fleet_server.authority.signing_requests import requested_key
@@ -38,7 +38,16 @@ from fleet_server.devices.certificates import key_sha256, of_key
 from fleet_server.devices.registry import add_device, find_device, taken
 from fleet_server.devices.tagging import put
 from fleet_server.errors import Conflict, EnrollmentRefused, NotFound
-from fleet_server.identity.batches import APPROVED, REJECTED, WAITING, find_batch, living, state_of
+from fleet_server.identity.batches import (
+    APPROVED,
+    REJECTED,
+    WAITING,
+    at_sites,
+    boards_in,
+    find_batch,
+    has_serial,
+    state_of,
+)
 from fleet_server.identity.enrollment import Newcomer, Post, admit, enrolled, given_again
 
 _ID_LENGTH: Final = 12
@@ -95,14 +104,16 @@ def ask(engine: Engine, config: ServerConfig, request: ClaimRequest, source: str
     )
 
 
-def pending(engine: Engine, tenant: str, after: str, limit: int) -> list[ClaimView]:
-    """At most ``limit`` claims that wait for a decision, in the order of their ids, after ``after``."""
+def pending(
+    engine: Engine, tenant: str, after: str, limit: int, scopes: Collection[Scope]
+) -> list[ClaimView]:
+    """At most ``limit`` claims within ``scopes`` that wait, in the order of their ids, after ``after``."""
     query = (
         select(Claim, FactoryBatch)
         .join(
             FactoryBatch, (col(FactoryBatch.tenant) == Claim.tenant) & (col(FactoryBatch.id) == Claim.batch)
         )
-        .where(Claim.tenant == tenant, Claim.state == WAITING, Claim.id > after)
+        .where(Claim.tenant == tenant, Claim.state == WAITING, Claim.id > after, at_sites(scopes))
     )
     with Session(engine) as session:
         rows = session.exec(query.order_by(col(Claim.id)).limit(limit)).all()
@@ -221,14 +232,14 @@ def _queue(
         EnrollmentRefused: the batch takes no more, or has one of this number.
     """
     serial, key, source = board
-    state, before = state_of(batch, wall_ms()), living(session, batch)
+    state = state_of(batch, wall_ms())
     if state != "open":
         raise EnrollmentRefused(
             f"batch_{state}",
             _("the batch {batch} is {state}").format(batch=batch.id, state=_(state)),
             _("Invite the board instead: fleet device invite NAME. Or make another batch for a new image."),
         )
-    if any(claim.serial == serial for claim in before):
+    if has_serial(session, batch, serial):
         log.warning("batch %s: a second board says that it is %s, from %s", batch.id, serial, source)
         raise EnrollmentRefused(
             "serial_taken",
@@ -239,7 +250,7 @@ def _queue(
                 "is a copy."
             ),
         )
-    if len(before) >= batch.most:
+    if boards_in(session, batch) >= batch.most:
         raise EnrollmentRefused(
             "batch_full",
             _("the batch {batch} has as many boards as it may, {most}").format(

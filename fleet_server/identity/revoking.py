@@ -27,6 +27,9 @@ HELD: Final = "device.held"
 FLOODING: Final = "device.flooding"
 """The health codes that a hold goes by: somebody wanted it, or the device sends too much."""
 
+RELEASE: Final = "device.release"
+"""What the audit calls it that a device may come back."""
+
 _REASON: Final = 200
 
 
@@ -164,7 +167,7 @@ def release(
         one.revoked_ms, one.revoked_reason, one.enforced_ms = None, TAKEN_BACK, None
         session.add(one)
     serials = [one.serial for one in found]
-    _note(session, tenant, actor, "device.release", device, reason, serials, held_ms=now_ms - held.since_ms)
+    _note(session, tenant, actor, RELEASE, device, reason, serials, held_ms=now_ms - held.since_ms)
     return serials
 
 

@@ -19,7 +19,7 @@ from fleet_server.access.tokens import digest, provide_token
 from fleet_server.authority.authority import open_authority
 from fleet_server.config import ServerConfig, Settings, resolve
 from fleet_server.database.engine import open_engine, writing
-from fleet_server.database.models import AuditRecord, Certificate, HardwareUnit, Person, Role, Token
+from fleet_server.database.models import AuditRecord, Certificate, Claim, HardwareUnit, Person, Role, Token
 from fleet_server.devices.groups import members, set_group
 from fleet_server.errors import EnrollmentRefused, ServerError
 from fleet_server.identity import revoking
@@ -258,6 +258,74 @@ def test_a_technician_of_one_site_decides_about_its_boards_alone(
     assert [one["id"] for one in client.get("/v1/batches", headers=north).json()["items"]] == ["north"]
     assert client.delete("/v1/batches/south", headers=north).status_code == 403
     assert client.delete("/v1/batches/north", headers=north).json()["state"] == "closed"
+
+
+@pytest.mark.parametrize("path", ["/v1/devices", "/v1/devices/gw-1/invitations", "/v1/batches"])
+def test_a_profile_that_there_is_not_is_refused_with_those_there_are(client: httpx.Client, path: str) -> None:
+    name = "claim.gw-1" if path == "/v1/batches" else "gw-1"
+    new = {"id": "gw-1", "csr_pem": request_pem(name), "most": 3}
+    refused = client.post(path, json=new | {"profile": "pi5"})
+    assert refused.status_code == 422
+    assert "no firmware profile is named 'pi5'; there are: generic, " in refused.json()["message"]
+    assert client.post(path, json=new | {"profile": "raspberry-pi-5"}).status_code == 201
+
+
+def test_a_start_leaves_other_people_s_tokens_alone(
+    centre: tuple[Engine, ServerConfig], client: httpx.Client
+) -> None:
+    engine, config = centre
+    with writing(engine) as session:
+        session.add(Person(tenant=config.tenant, id="ann", name="ann", created_ms=now_ms()))
+        session.flush()
+        session.add(Token(tenant=config.tenant, sha256="ab", person="ann", name="local", created_ms=now_ms()))
+    provide_token(engine, config.token, config.tenant)
+    with Session(engine) as session:
+        found = session.get(Token, (config.tenant, "ab"))
+    assert found is not None
+    assert found.revoked_ms is None
+    assert client.get("/v1/devices").status_code == 200
+
+
+def wait_in(engine: Engine, config: ServerConfig, claim: str, batch: str) -> None:
+    """A board of ``batch`` that waits for a decision."""
+    with writing(engine) as session:
+        session.add(
+            Claim(
+                tenant=config.tenant,
+                id=claim,
+                batch=batch,
+                serial=f"b:{claim}",
+                csr_pem="",
+                key_sha256=claim,
+                source=ADDRESS,
+                state="waiting",
+                asked_ms=now_ms(),
+            )
+        )
+
+
+def test_boards_elsewhere_are_neither_decided_about_nor_named(
+    centre: tuple[Engine, ServerConfig], client: httpx.Client
+) -> None:
+    pump, north = technician(*centre, tag="pump"), technician(*centre, site="north")
+    for site in ("north", "south"):
+        new = {"id": site, "csr_pem": request_pem(f"claim.{site}"), "site": site, "most": 3}
+        assert client.post("/v1/batches", json=new).status_code == 201
+    for claim, batch in (("0" * 12, "south"), ("1" * 12, "north"), ("2" * 12, "south")):
+        wait_in(*centre, claim, batch)
+    decided = {"device": "gw-1", "tags": ["pump"]}
+    for headers in (pump, north):
+        answer = client.post(f"/v1/claims/{'0' * 12}/approval", json=decided, headers=headers)
+        assert answer.status_code == 403, "nobody gives himself the right by the tag that he gives"
+    page = client.get("/v1/claims", params={"limit": 1}, headers=north).json()
+    assert ([one["id"] for one in page["items"]], page["next_after"]) == (["1" * 12], "1" * 12)
+    rest = client.get("/v1/claims", params={"limit": 1, "after": "1" * 12}, headers=north).json()
+    assert rest == {"items": [], "next_after": None}
+    assert client.get("/v1/claims", headers=pump).json() == {"items": [], "next_after": None}
+    batches = client.get("/v1/batches", params={"limit": 1, "after": "north"}, headers=north).json()
+    assert batches == {"items": [], "next_after": None}
+    assert len(client.get("/v1/claims").json()["items"]) == 3
+    assert client.post(f"/v1/claims/{'1' * 12}/approval", json=decided, headers=north).status_code == 200
 
 
 def test_tags_are_put_on_and_taken_off_and_found_by_groups(

@@ -30,6 +30,7 @@ from tests.support.batches import register
 from tests.support.databases import migrated_sqlite
 from tests.support.fleet_broker import ACCEPTED, FleetBroker, Identity, connected
 from tests.support.probing import is_let_in
+from tests.support.waiting import wait_until
 
 TENANT = "default"
 PAST_MS = wall_ms() - 60_000
@@ -82,6 +83,11 @@ class Site:
     def release(self, name: str) -> list[str]:
         with writing(self.engine) as session:
             return revoking.release(session, TENANT, name, reason="over", actor=SOMEBODY, now_ms=PAST_MS + 5)
+
+    def forget_signals(self) -> None:
+        """Start the broker anew: what it was told before, and may not have heeded yet, it never does."""
+        self.broker.stop()
+        self.broker.start()
 
     def lets_in(self, identity: Identity) -> bool:
         return is_let_in(self.broker.port, identity)
@@ -300,15 +306,35 @@ def test_an_order_that_is_not_obeyed_in_time_is_told_and_so_is_that_it_is_over(
 
     monkeypatch.setattr(revocation, "OBEYED_S", 0.2)
     monkeypatch.setattr(revocation, "AGAIN_S", 0.0)
+    site.forget_signals()
     site.device("gw-stuck")
     site.revoke("gw-stuck")
     unit = guard.Guard(site.engine, replace(site.config, embedded=False))
     unit.round()
     assert codes() == {"revocation.stuck"}
-    assert tell_to_reload(site.config)
+    wait_until(lambda: tell_to_reload(site.config), "the broker knows the signal")
     monkeypatch.setattr(revocation, "OBEYED_S", 3.0)
     unit.round()
     assert codes() == set()
+
+
+def test_a_release_that_is_not_obeyed_in_time_is_told_also_by_a_guard_that_was_started_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.device("gw-back")
+    site.hold("gw-back")
+    site.revocation().work()
+    site.forget_signals()
+    monkeypatch.setattr(revocation, "OBEYED_S", 0.2)
+    site.release("gw-back")
+    now = wall_ms()
+    monkeypatch.setattr(guard, "wall_ms", lambda: now)
+    elsewhere = replace(site.config, embedded=False)  # its broker is never told to read the list
+    guard.Guard(site.engine, elsewhere).round()
+    assert "revocation.stuck" not in {one.code for one in raised(site.engine, wall_ms())}
+    monkeypatch.setattr(guard, "wall_ms", lambda: now + guard.OVERDUE_MS)
+    guard.Guard(site.engine, elsewhere).round()
+    assert "revocation.stuck" in {one.code for one in raised(site.engine, wall_ms())}
 
 
 def test_an_authority_that_cannot_be_used_is_told_even_with_nothing_to_do(

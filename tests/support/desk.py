@@ -16,8 +16,10 @@ from fleet_server.database.models import (
     AuditRecord,
     Rollout,
 )
+from fleet_server.devices.groups import set_group
+from tests.support.actors import SOMEBODY
 from tests.support.people import add_person, caller
-from tests.support.rollouts import TENANT
+from tests.support.rollouts import TENANT, add_fleet, give, publish, tell, update
 
 START = {
     "group": "all",
@@ -79,3 +81,15 @@ class Desk:
     def rollouts(self) -> list[str]:
         with Session(self.engine) as session:
             return list(session.exec(select(Rollout.id)))
+
+
+def furnished(engine: Engine, config: ServerConfig) -> Desk:
+    """The desk with its fleet, three releases of a model, and groups; one device runs the first release."""
+    add_fleet(engine, 2, site="north")
+    add_fleet(engine, 2, site="south", prefix="pump")
+    publish(engine, 1, 2, 3)
+    set_group(engine, TENANT, SOMEBODY, "all", "")
+    set_group(engine, TENANT, SOMEBODY, "north", "site=north")
+    give(engine, ["gw-00"], 1)
+    tell(engine, "gw-00", update(1, "committed"))
+    return Desk(engine, config)

@@ -29,7 +29,7 @@ def client(centre: tuple[Engine, ServerConfig]) -> Iterator[httpx.Client]:
 
 
 def new(name: str, **more: object) -> dict[str, object]:
-    return {"id": name, "csr_pem": request_pem(name), "profile": "pi5"} | more
+    return {"id": name, "csr_pem": request_pem(name), "profile": "raspberry-pi-5"} | more
 
 
 def test_the_committed_description_is_the_one_of_the_code() -> None:

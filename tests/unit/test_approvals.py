@@ -13,6 +13,7 @@ from fleet_server.approvals.decision import (
     Vote,
     agreeing,
     approvals_needed,
+    beholden,
     next_state,
     state_at,
     verdict,
@@ -96,6 +97,12 @@ def test_the_proposer_never_counts() -> None:
 
 
 @pytest.mark.attack
+def test_an_account_that_was_given_by_one_of_the_proposers_is_the_proposers() -> None:
+    given = [("olga", "anna"), ("anna", "ben"), ("ben", "olga"), ("cleo", "dora"), ("olga", "olga")]
+    assert beholden("olga", given) == {"anna", "ben"}
+    assert beholden("dora", given) == frozenset()
+
+
 def test_an_approval_of_other_words_is_none() -> None:
     assert verdict(question(), [yes("anna", "b" * 64)], 0) is None
 

@@ -83,7 +83,7 @@ class Driver:
         batch = {"id": "spring", "csr_pem": request_pem("claim.spring"), "most": 3}
         invited = "/v1/devices/gw-x/invitations"
         return {
-            "POST /v1/devices/{device}/invitations": lambda: post(invited, json={"profile": "pi5"}),
+            "POST /v1/devices/{device}/invitations": lambda: post(invited, json={"profile": "generic"}),
             "DELETE /v1/devices/{device}/invitations/{invitation}": lambda: delete(
                 f"{invited}/{self.client.get(invited).json()['items'][0]['id']}"
             ),

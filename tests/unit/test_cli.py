@@ -34,13 +34,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def test_adding_a_device_leaves_what_an_agent_needs(place: Place, tmp_path: Path) -> None:
-    done = fleet("device", "add", "gw-add", "--profile", "pi5", "--out", tmp_path / "gw", *place[1])
+    done = fleet(
+        "device", "add", "gw-add", "--profile", "raspberry-pi-5", "--out", tmp_path / "gw", *place[1]
+    )
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "gw"
     assert sorted(path.name for path in folder.iterdir()) == ["agent.toml", "ca.pem", "cert.pem", "key.pem"]
     assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
     config = load(folder / "agent.toml")
-    assert (config.device, config.profile) == ("gw-add", "pi5")
+    assert (config.device, config.profile) == ("gw-add", "raspberry-pi-5")
     assert (config.broker.host, config.broker.port) == ("localhost", 8883)
     assert load_identity("gw-add", config.broker).device == "gw-add"
 

@@ -139,6 +139,8 @@ class AuditRecord(Model, table=True):
     nothing. ``detail`` is canonical JSON and holds no secret.
     """
 
+    __table_args__ = (Index("ix_audit_record_tenant_action", "tenant", "action", "time_ms"),)
+
     tenant: str = Field(primary_key=True, foreign_key="tenant.id", max_length=63)
     number: int = integer(primary_key=True)
     time_ms: int = integer()
