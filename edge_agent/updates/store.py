@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fleet_protocol.policy import Policy
 
 POLICY: Final = "policy.toml"
+IMAGE: Final = "image"
 DRAFT: Final = ".draft-"
 
 
@@ -39,6 +40,10 @@ class Store:
     def policy(self, sha256: str) -> Path:
         """The file of a policy."""
         return self._artifacts / sha256 / POLICY
+
+    def image(self, sha256: str) -> Path:
+        """The file of an operating system's image."""
+        return self._artifacts / sha256 / IMAGE
 
     def has(self, sha256: str) -> bool:
         """Whether it is here."""
@@ -96,6 +101,11 @@ class Store:
             )
         if target.description.kind is Kind.MODEL:
             _require_described(target, unpack(source, draft))
+            return
+        if target.description.kind is Kind.OS:
+            draft.mkdir()
+            # A second name, not a second copy; sweeping takes the first away.
+            (draft / IMAGE).hardlink_to(source)
             return
         if target.description.kind is not Kind.POLICY:
             raise UpdateRefused(
