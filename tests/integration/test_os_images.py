@@ -14,6 +14,7 @@ from fleet_protocol.update_states import UpdateState
 from tests.support.boards import SIZE, RaucBoard, SwupdateBoard, rauc_board, swupdate_board
 from tests.support.os_site import Site
 from tests.support.power import Disk, PowerCut
+from tests.support.waiting import wait_until
 
 S = UpdateState
 NEW = os.urandom(SIZE)
@@ -132,7 +133,7 @@ def test_an_agent_that_ends_again_and_again_under_the_new_system_gives_it_up(rau
     for _ in range(ATTEMPTS):
         site.stop()
         site.start()
-    site.until(S.ROLLING_BACK, f"begun {ATTEMPTS} times")
+    site.until(S.ROLLING_BACK, f"begun {ATTEMPTS} times without an end; {ASKED}")
     site.restart()
     site.until(S.ROLLED_BACK)
     assert rauc.runs == "A"
@@ -174,13 +175,57 @@ def test_a_second_installation_is_not_begun_beside_one_that_still_runs(rauc: Rau
     site.until(S.ACTIVATING, ASKED)
 
 
-@pytest.mark.parametrize("is_lost", [True, False])
-def test_after_a_power_cut_anywhere_the_board_runs_one_of_the_two_and_the_agent_knows_which(
-    board: Board, monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
+def test_an_agent_that_is_back_waits_for_what_the_tool_still_does(rauc: RaucBoard) -> None:
+    site = writing(rauc)
+    site.stop()
+    site.start()
+    site.until(S.ACTIVATING, "already processing")
+    rauc.let_go()
+    site.until(S.ACTIVATING, ASKED)
+    assert rauc.starts_next() == "B"
+
+
+def test_a_power_cut_while_the_tool_writes_costs_no_more_than_writing_again(rauc: RaucBoard) -> None:
+    site = writing(rauc)
+    site.cut()
+    assert rauc.runs == "A"
+    rauc.let_go()
+    site.until(S.ACTIVATING, ASKED)
+    site.restart()
+    site.until(S.COMMITTED)
+
+
+def test_a_power_cut_after_the_tools_end_and_before_it_is_written_down_is_seen_by_what_runs(
+    rauc: RaucBoard,
 ) -> None:
-    site = Site(board)
+    site = writing(rauc)
+    rauc.let_go()
+    wait_until(lambda: rauc.starts_next() == "B")
+    site.cut()
+    assert rauc.runs == "B"
+    site.until(S.COMMITTED)
+
+
+def writing(rauc: RaucBoard) -> Site:
+    """A site whose tool has written the new system, and has not switched to it yet."""
+    rauc.hold()
+    site = Site(rauc)
+    site.accept(rauc.image(NEW))
+
+    def written() -> bool:
+        site.turn()
+        return rauc.content("B").startswith(NEW)
+
+    wait_until(written)
+    return site
+
+
+def test_after_a_power_cut_anywhere_the_board_runs_one_of_the_two_and_the_agent_knows_which(
+    rauc: RaucBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, board = Site(rauc), rauc
     site.folder.mkdir(parents=True, exist_ok=True)
-    for release, cut_at in enumerate(range(1, 60, 5), 2):
+    for release, cut_at in enumerate(range(1, 80, 7), 2):
         content = os.urandom(SIZE)
         site.accept(board.image(content), release)
         disk, copy = Disk(site.folder), "B" if board.runs == "A" else "A"
@@ -188,7 +233,7 @@ def test_after_a_power_cut_anywhere_the_board_runs_one_of_the_two_and_the_agent_
             with disk.watched(monkeypatch, cut_at):
                 _carry_out(site)
         except PowerCut:
-            disk.lose() if is_lost else disk.keep()
+            disk.lose() if release % 2 else disk.keep()
             site.cut()
         else:
             assert cut_at > 20

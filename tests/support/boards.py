@@ -33,7 +33,10 @@ _HANDLER = """\
 #!/bin/sh
 case "$1" in
 get-primary) cat {folder}/primary ;;
-set-primary) echo "$2" >{folder}/primary ;;
+set-primary)
+    while [ -e {folder}/hold ]; do sleep 0.02; done
+    echo "$2" >{folder}/primary
+    ;;
 get-state) cat {folder}/state.$2 ;;
 set-state) echo "$3" >{folder}/state.$2 ;;
 *) exit 1 ;;
@@ -137,13 +140,25 @@ class RaucBoard:
         command = (self.folder / "bin/rauc", f"--override-boot-slot={self.runs}", "service")
         environment = os.environ | {"DBUS_STARTER_BUS_TYPE": "system"}
         with (self.folder / "service.log").open("ab") as log:
-            self._service = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
+            self._service = subprocess.Popen(
+                command, stderr=log, stdout=log, env=environment, start_new_session=True
+            )
         wait_until(lambda: self._status() is not None)
 
     def stop_service(self) -> None:
-        """Stop it."""
+        """Stop it, without letting it come to an end of what it does."""
         if self._service is not None:
-            _end(self._service)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._service.pid, signal.SIGKILL)
+            self._service.wait()
+
+    def hold(self) -> None:
+        """Let no installation switch the bootloader, until it is let go."""
+        (self.folder / "hold").touch()
+
+    def let_go(self) -> None:
+        """Let it switch."""
+        (self.folder / "hold").unlink()
 
     def image(self, content: bytes, *, foreign: bool = False, compatible: str = "argan-test") -> Path:
         source = self.folder / "bundle"

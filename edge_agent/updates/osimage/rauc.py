@@ -12,7 +12,7 @@ from edge_agent.updates.osimage.tool import NotNow, Ran, Told
 from fleet_protocol.texts import _
 
 _LATER: Final = (
-    "Already processing a different method",
+    "lready processing a different method",
     "was not provided by any .service files",
     "Could not connect",
     "NameHasNoOwner",
