@@ -73,7 +73,8 @@ class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """What a device must have. An empty tuple asks for nothing.
 
     ``profiles``: names of firmware profiles. ``machines``: as ``uname -m`` says. ``runtimes``: one
-    of them must be there. ``model``: the model whose answers a policy reads.
+    of them must be there. ``model``: the model whose answers a policy reads. ``python``: the version
+    that software of the agent is for, as ``3.11``.
     """
 
     profiles: tuple[Name, ...] = ()
@@ -81,6 +82,7 @@ class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     min_memory_mib: Annotated[int, msgspec.Meta(ge=0)] = 0
     runtimes: tuple[Runtime, ...] = ()
     model: str = ""
+    python: str = ""
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -5,6 +5,7 @@ The profile says what the board is meant to be; that it is so, and what is insta
 
 import importlib.util
 import os
+import sys
 from typing import Final
 
 from edge_agent.inference.session import PACKAGES
@@ -12,7 +13,10 @@ from firmware_profiles import compatibility, schema
 from fleet_protocol.targets import Description, Kind
 from fleet_protocol.texts import _
 
-_INSTALLED: Final = frozenset({Kind.MODEL, Kind.POLICY})
+_INSTALLED: Final = frozenset({Kind.MODEL, Kind.POLICY, Kind.AGENT})
+
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version of Python here, as a build of the agent names the one that it is for."""
 
 
 def problems(description: Description, profile: str) -> list[str]:
@@ -27,6 +31,12 @@ def problems(description: Description, profile: str) -> list[str]:
         found.append(
             _("made for {machines}, this board is {machine}").format(
                 machines=", ".join(requires.machines), machine=machine
+            )
+        )
+    if requires.python and requires.python != PYTHON:
+        found.append(
+            _("made for Python {wanted}, this board has {python}").format(
+                wanted=requires.python, python=PYTHON
             )
         )
     if requires.runtimes and not any(importlib.util.find_spec(PACKAGES[each]) for each in requires.runtimes):
