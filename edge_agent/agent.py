@@ -28,6 +28,9 @@ from edge_agent.service.limits import LimitWatch
 from edge_agent.service.log_tail import LogTail
 from edge_agent.service.on_site import OnSite, Parts
 from edge_agent.service.reporter import Reporter
+from edge_agent.slots.installer import AgentInstaller, Launched
+from edge_agent.slots.room import Room
+from edge_agent.slots.signs import Signs
 from edge_agent.supervisor import Supervisor
 from edge_agent.tasks import Work
 from edge_agent.telemetry.recorder import Recorder
@@ -39,6 +42,7 @@ from edge_agent.updates.records import Installed
 from edge_agent.updates.store import Store as Artifacts
 from edge_agent.updates.updates import Updates, folder_of
 from fleet_protocol.messages import Answer, Hint, Message, ModelReport
+from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
 from fleet_protocol.topics import Channel
 
@@ -59,11 +63,16 @@ class Agent:
         clock: Clock,
         limits: Limits | None = None,
         log_tail: LogTail | None = None,
+        launched: Launched | None = None,
     ) -> None:
         self._config = config
         self._identity = identity
         self._clock = clock
         self._log_tail = log_tail or LogTail()
+        self._launched = launched
+        self._running: asyncio.Task[None] | None = None
+        self.wants_restart = False
+        """Whether it ended to be started anew."""
         self.health: Final = HealthBoard(clock)
         self.allowance: Final[Allowance] = allowance(config)
         self.store: Final = Store(config.data, self.allowance.spool_bytes, clock, self.health)
@@ -85,6 +94,7 @@ class Agent:
     async def run(self) -> None:
         """Run until cancelled."""
         config = self._config
+        self._running = asyncio.current_task()
         with alone_in(config.data):
             self._open_updates()
             recorder = Recorder(self._clock, self.store, self.health, self.allowance.flush_interval_s)
@@ -111,6 +121,26 @@ class Agent:
             self._executor = open_executor(config, self._artifacts, self._clock)
             self.updates.take(self._executor)
 
+    def _install_agents(self, signs: Signs) -> None:
+        """Take updates of this very software, where a launcher is there to start them."""
+        if self._executor is None or self._launched is None:
+            return
+        room = Room(self._config.data, self._launched.fitted)
+        installer = AgentInstaller(room, self._artifacts, self._launched, signs, self._leave)
+        executor = self._executor
+        executor.installers = {**executor.installers, Kind.AGENT: installer}
+        for slot in executor.installed.slots:
+            if slot.kind is Kind.AGENT and slot.current and (slot.kind, slot.name) not in executor.busy:
+                lost = installer.lost(slot.current)
+                if lost is not None:
+                    executor.lost(slot.current, lost[0], blamed=lost[1])
+
+    def _leave(self) -> None:
+        """End in an orderly way, to be started anew."""
+        self.wants_restart = True
+        if self._running is not None:
+            self._running.cancel()
+
     def _installed(self) -> Installed:
         if self._executor is not None:
             return self._executor.installed
@@ -122,6 +152,7 @@ class Agent:
         self._desk.record = recorder.note
         reporter = self._reporter()
         uplink = self._uplink(reporter)
+        self._install_agents(Signs(self.store, self.health, recorder, uplink))
         pollers = self._pollers(recorder)
         tasks: dict[str, Work] = {
             "recorder": recorder.run,

@@ -26,7 +26,6 @@ from fleet_protocol.texts import _
 
 _PARTS: Final = (
     "edge_agent.agent",
-    "edge_agent.inference.worker",
     "edge_agent.sensors.modbus",
     "edge_agent.updates.look",
     "fleet_protocol.policy",

@@ -42,5 +42,6 @@ class Findings(msgspec.Struct, frozen=True, tag="findings"):
     problems: list[str]
 
 
-BUILD_DECODER: Final = msgspec.json.Decoder(Built | Refused | Broken)
+Outcome = Built | Refused | Broken
+BUILD_DECODER: Final[msgspec.json.Decoder[Outcome]] = msgspec.json.Decoder(Outcome)
 FINDINGS_DECODER: Final = msgspec.json.Decoder(Findings)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fleet_protocol.policy import Policy
 
 POLICY: Final = "policy.toml"
+BUILD: Final = "agent.tar"
 DRAFT: Final = ".draft-"
 
 
@@ -39,6 +40,10 @@ class Store:
     def policy(self, sha256: str) -> Path:
         """The file of a policy."""
         return self._artifacts / sha256 / POLICY
+
+    def build(self, sha256: str) -> Path:
+        """The file of a build of the agent's software, of which its slot is made."""
+        return self._artifacts / sha256 / BUILD
 
     def has(self, sha256: str) -> bool:
         """Whether it is here."""
@@ -96,6 +101,11 @@ class Store:
             )
         if target.description.kind is Kind.MODEL:
             _require_described(target, unpack(source, draft))
+            return
+        if target.description.kind is Kind.AGENT:
+            draft.mkdir()
+            # A second name, not a second copy.
+            (draft / BUILD).hardlink_to(source)
             return
         if target.description.kind is not Kind.POLICY:
             raise UpdateRefused(
