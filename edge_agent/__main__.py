@@ -1,7 +1,7 @@
 """The command line of the agent.
 
-``edge-agent run --config FILE`` runs it; ``edge-agent launch --config FILE`` runs its current software, and the
-one before where that does not come up; ``edge-agent check --config FILE`` says, without network, what would
+``edge-agent run --config FILE`` runs it; ``edge-agent launch --config FILE`` its current software, or the one
+before where that does not come up; ``edge-agent check --config FILE`` says, without network, what would
 keep it from running; ``edge-agent doctor --config FILE [--json]`` looks at the board and
 its surroundings too; ``edge-agent update …`` shows and applies signed updates; ``edge-agent enrol …`` gives
 the device its identity, ``edge-agent identity`` shows and renews it. Exit codes: 0 well, 1 a fault of the

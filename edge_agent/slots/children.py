@@ -12,15 +12,7 @@ import msgspec
 
 from edge_agent.errors import UpdateBroken, UpdateFailed
 from edge_agent.service.health import as_line
-from edge_agent.slots.spoken import (
-    BUILD_DECODER,
-    FINDINGS_DECODER,
-    MAX_ANSWER,
-    Broken,
-    Built,
-    Findings,
-    Refused,
-)
+from edge_agent.slots.spoken import BUILD_DECODER, FINDINGS_DECODER, MAX_ANSWER, Findings, Outcome
 from fleet_protocol.texts import _
 
 BUILD_S: Final = 900.0

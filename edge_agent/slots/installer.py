@@ -73,7 +73,7 @@ class AgentInstaller:
             return Step(None, str(error))
 
     def lost(self, target: Target) -> tuple[str, bool] | None:
-        """Why ``target``, which is installed, does not run, and whether it is to blame; None where it runs."""
+        """Why ``target``, which is installed, does not run, and whether it is to blame; None if it does."""
         if target.sha256 == self._running:
             return None
         try:

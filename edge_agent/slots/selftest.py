@@ -25,6 +25,7 @@ from edge_agent.telemetry.store import FILE_NAME
 from fleet_protocol.texts import _
 
 _PARTS: Final = (
+    "edge_agent.__main__",
     "edge_agent.agent",
     "edge_agent.sensors.modbus",
     "edge_agent.updates.look",
@@ -43,24 +44,21 @@ def main() -> None:
 
 
 def _import_problems() -> Iterator[str]:
+    """Load it without the base installation, from which a slot is to have the inference runtimes alone."""
+    path, board = list(sys.path), _board()
+    sys.path[:] = [each for each in path if each != board]
     for name in _PARTS:
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - whatever an import raises is the finding
             yield _("{name} cannot be loaded: {reason}").format(name=name, reason=repr(error))
-    board = _board()
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if "." not in name and file and board and Path(file).is_relative_to(board):
-            yield _("{name} comes from the base installation; the build lacks its wheel").format(name=name)
+    sys.path[:] = path
 
 
-def _board() -> Path | None:
+def _board() -> str:
     """The packages of the base installation, where this runs in a slot."""
-    for folder in map(Path, sys.path):
-        if (folder / BOARD).is_file():
-            return Path((folder / BOARD).read_text(encoding="utf-8").strip())
-    return None
+    files = (Path(folder) / BOARD for folder in sys.path)
+    return next((file.read_text(encoding="utf-8").strip() for file in files if file.is_file()), "")
 
 
 def _spool_problems(file: Path) -> Iterator[str]:
