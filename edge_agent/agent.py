@@ -127,13 +127,8 @@ class Agent:
             return
         room = Room(self._config.data, self._launched.fitted)
         installer = AgentInstaller(room, self._artifacts, self._launched, signs, self._leave)
-        executor = self._executor
-        executor.installers = {**executor.installers, Kind.AGENT: installer}
-        for slot in executor.installed.slots:
-            if slot.kind is Kind.AGENT and slot.current and (slot.kind, slot.name) not in executor.busy:
-                lost = installer.lost(slot.current)
-                if lost is not None:
-                    executor.lost(slot.current, lost[0], blamed=lost[1])
+        self._executor.installers = {**self._executor.installers, Kind.AGENT: installer}
+        installer.account(self._executor)
 
     def _leave(self) -> None:
         """End in an orderly way, to be started anew."""

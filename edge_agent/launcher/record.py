@@ -31,8 +31,8 @@ class Record:
 
     ``trying``: ``current`` has not proved itself; it was started ``attempts`` times and has
     ``deadline_s`` seconds of one start to do so. ``expected`` is what the version before it had and
-    it must have too. ``failed`` is what was given up last, empty where that was no fault of its own,
-    and ``reason`` why.
+    it must have too. ``failed`` is what was given up last by a fault of its own, and ``reason`` why
+    what runs came back.
     """
 
     current: str = FITTED
@@ -56,7 +56,7 @@ class Record:
 
     def fallen(self, reason: str, *, blamed: bool = True) -> "Record":
         """After what ran before came back, for good; ``blamed``: what is given up is at fault."""
-        failed = self.current if blamed else ""
+        failed = self.current if blamed else self.failed
         return Record(self.previous, FITTED, failed=failed, reason=reason, others=self.others)
 
 

@@ -18,12 +18,13 @@ from edge_agent.slots.build import described
 from edge_agent.slots.room import Room
 from edge_agent.slots.signs import Signs
 from edge_agent.telemetry.spool import SCHEMA_VERSION
+from edge_agent.updates.executor import Executor
 from edge_agent.updates.installers import Step
 from edge_agent.updates.records import Entry
 from edge_agent.updates.store import Store
 from fleet_protocol.agent_build import Health
 from fleet_protocol.errors import ManifestError
-from fleet_protocol.targets import Target
+from fleet_protocol.targets import Kind, Target
 from fleet_protocol.texts import _
 from fleet_protocol.update_states import UpdateState
 
@@ -72,15 +73,15 @@ class AgentInstaller:
             # The record cannot be read or written now; what runs goes on, and the launcher minds the time.
             return Step(None, str(error))
 
-    def lost(self, target: Target) -> tuple[str, bool] | None:
-        """Why ``target``, which is installed, does not run, and whether it is to blame; None if it does."""
-        if target.sha256 == self._running:
-            return None
-        try:
-            standing = self._room.record()
-        except UpdateBroken as error:
-            return str(error), False
-        return standing.reason, standing.failed == target.sha256
+    def account(self, executor: Executor) -> None:
+        """Write down what was installed and does not run any more: the launcher gave it up."""
+        for slot in executor.installed.slots:
+            target = slot.current
+            if slot.kind is not Kind.AGENT or target is None or target.sha256 == self._running:
+                continue
+            if target.key not in executor.busy:
+                standing = self._room.record()
+                executor.lost(target, standing.reason, blamed=standing.failed == target.sha256)
 
     async def _test(self, target: Target) -> Step:
         """Build the slot, and have the new version try itself."""
