@@ -83,8 +83,9 @@ class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """What a device must have. An empty tuple asks for nothing.
 
     ``profiles``: names of firmware profiles. ``machines``: as ``uname -m`` says. ``runtimes``: one
-    of them must be there. ``model``: the model whose answers a policy reads. ``image``: the tool that
-    takes an operating system, and with it the image's format.
+    of them must be there. ``model``: the model whose answers a policy reads. ``python``: the version
+    that software of the agent is for, as ``3.11``. ``image``: the tool that takes an operating system,
+    and with it the image's format.
     """
 
     profiles: tuple[Name, ...] = ()
@@ -92,6 +93,7 @@ class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     min_memory_mib: Annotated[int, msgspec.Meta(ge=0)] = 0
     runtimes: tuple[Runtime, ...] = ()
     model: str = ""
+    python: str = ""
     image: ImageFormat | None = None
 
 

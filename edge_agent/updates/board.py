@@ -6,6 +6,7 @@ The profile says what the board is meant to be; that it is so, and what is insta
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,10 @@ from fleet_protocol.texts import _
 RESERVE: Final = 64 * MIB
 """Bytes that an image leaves free: what the agent stores beside it must not come to nothing."""
 
-_INSTALLED: Final = frozenset({Kind.MODEL, Kind.POLICY, Kind.OS})
+_INSTALLED: Final = frozenset({Kind.MODEL, Kind.POLICY, Kind.AGENT, Kind.OS})
+
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version of Python here, as a build of the agent names the one that it is for."""
 
 
 def problems(description: Description, profile: str) -> list[str]:
@@ -34,6 +38,12 @@ def problems(description: Description, profile: str) -> list[str]:
         found.append(
             _("made for {machines}, this board is {machine}").format(
                 machines=", ".join(requires.machines), machine=machine
+            )
+        )
+    if requires.python and requires.python != PYTHON:
+        found.append(
+            _("made for Python {wanted}, this board has {python}").format(
+                wanted=requires.python, python=PYTHON
             )
         )
     if requires.runtimes and not any(importlib.util.find_spec(PACKAGES[each]) for each in requires.runtimes):

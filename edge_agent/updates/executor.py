@@ -199,6 +199,12 @@ class Executor:
             else:
                 self._fail(entry, detail, remember=True)
 
+    def lost(self, target: Target, detail: str, *, blamed: bool) -> None:
+        """``target`` was installed and does not run any more; ``blamed``: it failed here."""
+        installed = self.installed.taken_back(target)
+        self._install(installed.with_failed(target) if blamed else installed)
+        self._enter(target, _S.ROLLED_BACK, detail=as_line(detail))
+
     async def advance(self, runner: Runner) -> bool:
         """Begin the next act of every update that has one; whether anything moved."""
         moved = False

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 POLICY: Final = "policy.toml"
 IMAGE: Final = "image"
+BUILD: Final = "agent.tar"
 DRAFT: Final = ".draft-"
+
+_WHOLE: Final = {Kind.AGENT: BUILD, Kind.OS: IMAGE}
+"""Kinds that are kept as the one file that came, and its name."""
 
 
 class Store:
@@ -44,6 +48,10 @@ class Store:
     def image(self, sha256: str) -> Path:
         """The file of an operating system's image."""
         return self._artifacts / sha256 / IMAGE
+
+    def build(self, sha256: str) -> Path:
+        """The file of a build of the agent's software, of which its slot is made."""
+        return self._artifacts / sha256 / BUILD
 
     def has(self, sha256: str) -> bool:
         """Whether it is here."""
@@ -102,10 +110,10 @@ class Store:
         if target.description.kind is Kind.MODEL:
             _require_described(target, unpack(source, draft))
             return
-        if target.description.kind is Kind.OS:
+        if target.description.kind in _WHOLE:
             draft.mkdir()
             # A second name, not a second copy; sweeping takes the first away.
-            (draft / IMAGE).hardlink_to(source)
+            (draft / _WHOLE[target.description.kind]).hardlink_to(source)
             return
         if target.description.kind is not Kind.POLICY:
             raise UpdateRefused(

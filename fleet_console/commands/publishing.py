@@ -32,9 +32,7 @@ from fleet_signing.metadata import decode, encode, now
 from fleet_signing.os_images import OsImage
 from fleet_signing.roles import HOLDERS
 
-publish_app: Final = typer.Typer(
-    help=_("Sign a model, a policy or an image, and publish it."), no_args_is_help=True
-)
+publish_app: Final = typer.Typer(help=_("Sign an artifact, and publish it."), no_args_is_help=True)
 artifact_app: Final = typer.Typer(help=_("What is published."), no_args_is_help=True)
 bundle_app: Final = typer.Typer(help=_("Updates on a stick."), no_args_is_help=True)
 
@@ -78,6 +76,27 @@ def publish_policy(
 ) -> None:
     """Check, upload, sign, and ask to publish. The server checks it against its model's newest release."""
     artifact = artifacts.of_policy(artifacts.read(file), _manifest(model) if model else None)
+    with place.connect() as centre:
+        published = _publish(centre, artifact, keys, reason)
+        if published.is_proposed:
+            say(centre, published.answer, published.text, wait=wait, as_json=as_json)
+        else:
+            published.say(as_json=as_json)
+
+
+@publish_app.command("agent", help=_("Publish a build of the agent's own software."))
+@placed
+def publish_agent(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=_("The build, made by 'fleet agent pack'."))],
+    keys: Keys,
+    *,
+    place: Place,
+    reason: Reason,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check, upload, sign, and ask to publish."""
+    artifact = artifacts.of_bytes(Kind.AGENT, artifacts.read(file))
     with place.connect() as centre:
         published = _publish(centre, artifact, keys, reason)
         if published.is_proposed:
