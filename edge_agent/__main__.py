@@ -1,12 +1,14 @@
 """The command line of the agent.
 
-``edge-agent run --config FILE`` runs it; ``edge-agent check --config FILE`` says, without network,
-what would keep it from running; ``edge-agent doctor --config FILE [--json]`` looks at the board and
+``edge-agent run --config FILE`` runs it; ``edge-agent launch --config FILE`` its current software, or the one
+before where that does not come up; ``edge-agent check --config FILE`` says, without network, what would
+keep it from running; ``edge-agent doctor --config FILE [--json]`` looks at the board and
 its surroundings too; ``edge-agent update …`` shows and applies signed updates; ``edge-agent enrol …`` gives
 the device its identity, ``edge-agent identity`` shows and renews it. Exit codes: 0 well, 1 a fault of the
 agent, 2 wrong usage, 3 configuration, 4 identity, 5 model, 6 data folder in use, 7 update refused or failed,
 8 enrollment refused or not possible, 9 its server not reached, 10 its server not to be trusted, 11 not
-decided yet, 12 certificate not renewed; of the doctor 0 all is well, 1 something is not.
+decided yet, 12 certificate not renewed, 75 to be started anew by the launcher; of the doctor 0 all is
+well, 1 something is not.
 """
 
 import argparse
@@ -78,12 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     enrollment.add_to(commands)
     identity.add_to(commands)
     for name, text in (
+        ("launch", _("run the agent's current software, and the one before where that does not come up")),
         ("run", _("run the agent")),
         ("check", _("check configuration, identity and models")),
         ("doctor", _("look at the board and its surroundings too, and say what to do")),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help=_("TOML file"))
+        if name == "run":
+            # What the launcher alone gives; a person has no use for it.
+            command.add_argument("--fitted", type=Path, help=argparse.SUPPRESS)
     command.add_argument("--json", action="store_true", help=_("print a list of findings as JSON"))
     return parser
 
@@ -94,7 +100,9 @@ def _run(options: argparse.Namespace) -> int:
     from edge_agent.clock import Clock, boot_id
     from edge_agent.config import load
     from edge_agent.identity.identity import load_identity
+    from edge_agent.launcher.record import RESTART
     from edge_agent.service.log_tail import FORMAT, LogTail
+    from edge_agent.slots.installer import Launched
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=FORMAT)
     log_tail = LogTail()
@@ -102,8 +110,16 @@ def _run(options: argparse.Namespace) -> int:
     config = load(options.config)
     clock = Clock(boot_id(), may_stop=allowance(config).profile.rtc.may_stop)
     identity = load_identity(config.device, config.broker)
-    _until_signal(Agent(config, identity, clock, log_tail=log_tail))
-    return 0
+    launched = Launched(options.config.absolute(), options.fitted) if options.fitted else None
+    agent = Agent(config, identity, clock, log_tail=log_tail, launched=launched)
+    _until_signal(agent)
+    return RESTART if agent.wants_restart else 0
+
+
+def _launch(options: argparse.Namespace) -> int:
+    """Become the launcher, which is small: nothing of what was loaded here is kept."""
+    config = str(options.config.absolute())
+    os.execv(sys.executable, (sys.executable, "-I", "-m", "edge_agent.launcher", "--config", config))  # noqa: S606 - no shell
 
 
 def _until_signal(agent: "Agent") -> None:
@@ -183,6 +199,7 @@ def _enroll(options: argparse.Namespace) -> int:
 
 _COMMANDS: Final = {
     "run": _run,
+    "launch": _launch,
     "check": _check,
     "doctor": _doctor,
     "update": _update,

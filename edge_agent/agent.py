@@ -28,6 +28,9 @@ from edge_agent.service.limits import LimitWatch
 from edge_agent.service.log_tail import LogTail
 from edge_agent.service.on_site import OnSite, Parts
 from edge_agent.service.reporter import Reporter
+from edge_agent.slots.installer import AgentInstaller, Launched
+from edge_agent.slots.room import Room
+from edge_agent.slots.signs import Signs
 from edge_agent.supervisor import Supervisor
 from edge_agent.tasks import Work
 from edge_agent.telemetry.recorder import Recorder
@@ -35,10 +38,13 @@ from edge_agent.telemetry.sender import Limits, Sender
 from edge_agent.telemetry.store import Store
 from edge_agent.updates import records
 from edge_agent.updates.executor import Executor, Terms
+from edge_agent.updates.osimage.choice import updater_of
+from edge_agent.updates.osimage.installer import OsInstaller
 from edge_agent.updates.records import Installed
 from edge_agent.updates.store import Store as Artifacts
 from edge_agent.updates.updates import Updates, folder_of
 from fleet_protocol.messages import Answer, Hint, Message, ModelReport
+from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
 from fleet_protocol.topics import Channel
 
@@ -59,17 +65,23 @@ class Agent:
         clock: Clock,
         limits: Limits | None = None,
         log_tail: LogTail | None = None,
+        launched: Launched | None = None,
     ) -> None:
         self._config = config
         self._identity = identity
         self._clock = clock
         self._log_tail = log_tail or LogTail()
+        self._launched = launched
+        self._running: asyncio.Task[None] | None = None
+        self.wants_restart = False
+        """Whether it ended to be started anew."""
         self.health: Final = HealthBoard(clock)
         self.allowance: Final[Allowance] = allowance(config)
         self.store: Final = Store(config.data, self.allowance.spool_bytes, clock, self.health)
         self._sender = Sender(self.store, clock, self.health, limits)
         self._artifacts = Artifacts(folder_of(config))
         self._executor: Executor | None = None
+        self._systems: OsInstaller | None = None
         self._desk = Desk(clock, self.health)
         self._models = Models(
             config.models,
@@ -85,6 +97,7 @@ class Agent:
     async def run(self) -> None:
         """Run until cancelled."""
         config = self._config
+        self._running = asyncio.current_task()
         with alone_in(config.data):
             self._open_updates()
             recorder = Recorder(self._clock, self.store, self.health, self.allowance.flush_interval_s)
@@ -103,13 +116,46 @@ class Agent:
         finally:
             await self._keeper.save()
             self._models.close()
+            if self._systems is not None:
+                await self._systems.close()
 
     def _open_updates(self) -> None:
         """Read what is installed; only once nobody else can write it."""
         config = self._config
         if self.updates is not None:
             self._executor = open_executor(config, self._artifacts, self._clock)
+            self._install_systems(self._executor, config)
             self.updates.take(self._executor)
+
+    def _install_systems(self, executor: Executor, config: Config) -> None:
+        """Take images of the operating system, where the board has a tool for them."""
+        updater = updater_of(config, self.allowance.profile)
+        if updater is None or config.updates is None:
+            return
+
+        def raised() -> set[str]:
+            return {report.code for report in self.health.reports()}
+
+        self._systems = OsInstaller(
+            folder_of(config), self._artifacts, updater, config.os, self._clock,
+            probation_s=config.updates.probation_s, raised=raised,
+        )  # fmt: skip
+        executor.installers = {**executor.installers, Kind.OS: self._systems}
+
+    def _install_agents(self, signs: Signs) -> None:
+        """Take updates of this very software, where a launcher is there to start them."""
+        if self._executor is None or self._launched is None:
+            return
+        room = Room(self._config.data, self._launched.fitted)
+        installer = AgentInstaller(room, self._artifacts, self._launched, signs, self._leave)
+        self._executor.installers = {**self._executor.installers, Kind.AGENT: installer}
+        installer.account(self._executor)
+
+    def _leave(self) -> None:
+        """End in an orderly way, to be started anew."""
+        self.wants_restart = True
+        if self._running is not None:
+            self._running.cancel()
 
     def _installed(self) -> Installed:
         if self._executor is not None:
@@ -122,6 +168,7 @@ class Agent:
         self._desk.record = recorder.note
         reporter = self._reporter()
         uplink = self._uplink(reporter)
+        self._install_agents(Signs(self.store, self.health, recorder, uplink))
         pollers = self._pollers(recorder)
         tasks: dict[str, Work] = {
             "recorder": recorder.run,

@@ -1,4 +1,4 @@
-"""A model's folder as one tar, in the one form that the same content always has. Pure.
+"""A model's folder, or a build's wheels, as one tar, in the one form that the same content always has. Pure.
 
 Flat, sorted by name, plain files only, with no time, owner or right that differs between machines. It
 is read by its own rules and not by a tar library's: what a library would forgive is refused here.
@@ -82,4 +82,6 @@ def _whole(end: int) -> int:
 
 
 def _other_form() -> ArtifactError:
-    return ArtifactError(_("the model's tar is not in the one form; make it with 'fleet publish model'"))
+    return ArtifactError(
+        _("the tar is not in the one form; make it with 'fleet publish model' or 'fleet agent pack'")
+    )

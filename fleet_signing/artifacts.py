@@ -4,10 +4,12 @@ The same folder gives the same bytes on every machine, so that an artifact is kn
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fleet_protocol import agent_build
 from fleet_protocol import manifest as manifests
 from fleet_protocol import policy as policies
 from fleet_protocol.errors import ManifestError, PolicyError
@@ -23,7 +25,7 @@ from fleet_protocol.targets import (
     path_of,
 )
 from fleet_protocol.texts import _
-from fleet_signing import archive
+from fleet_signing import agent_builds, archive
 from fleet_signing.errors import ArtifactError
 
 MANIFEST: Final = "manifest.json"
@@ -35,6 +37,11 @@ class Artifact:
 
     target: Target
     content: bytes
+
+    def parts(self, size: int) -> Iterator[bytes]:
+        """The bytes, ``size`` of them at a time."""
+        for start in range(0, len(self.content), size):
+            yield self.content[start : start + size]
 
 
 def of_model(folder: Path) -> Artifact:
@@ -78,6 +85,8 @@ def of_bytes(kind: Kind, content: bytes) -> Artifact:
             return of_policy(content)
         case Kind.MODEL:
             return _artifact(describe_model(read_model(content)), content)
+        case Kind.AGENT:
+            return _artifact(agent_build.describe(agent_builds.read(content)), content)
         case _:
             raise ArtifactError(
                 _("this version cannot check an artifact of the kind {kind}").format(kind=kind)

@@ -85,6 +85,20 @@ _CORRUPT: Final = frozenset(
 """A missing table and a number that is taken are corruption too: it is not the file that we wrote."""
 
 
+def schema_of(file: Path) -> int:
+    """The schema of the spool in ``file``, which is only read.
+
+    Raises:
+        SpoolCorrupt: it is no spool.
+    """
+    with _translated(), contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION_ID:
+        raise SpoolCorrupt(_("{file} is no spool").format(file=file))
+    return int(version)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
     """A place in the order of sending: older epochs first."""

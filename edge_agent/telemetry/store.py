@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +43,8 @@ class Store:
     def __init__(self, folder: Path, max_bytes: int, clock: Clock, health: HealthBoard) -> None:
         self.changed: Final = asyncio.Event()
         self.generation = 0
+        self.stored_at_s: float | None = None
+        """When readings or answers were committed last, monotonic; none since the start."""
         self._folder = folder
         self._max_bytes = max_bytes
         self._clock = clock
@@ -74,6 +77,8 @@ class Store:
             self._health.raise_code(error.code, str(error))
             return
         self._health.clear(SpoolUnwritable.code)
+        if any(draft.stream is Stream.TELEMETRY for draft in drafts):
+            self.stored_at_s = time.monotonic()
         if dropped:
             self._health.raise_code("spool.dropping")
         self.changed.set()

@@ -5,14 +5,25 @@ The profile says what the board is meant to be; that it is so, and what is insta
 
 import importlib.util
 import os
+import shutil
+import sys
+from pathlib import Path
 from typing import Final
 
+from edge_agent.allowance import MIB
 from edge_agent.inference.session import PACKAGES
+from edge_agent.service.probes import existing
 from firmware_profiles import compatibility, schema
-from fleet_protocol.targets import Description, Kind
+from fleet_protocol.targets import Description, Kind, Target
 from fleet_protocol.texts import _
 
-_INSTALLED: Final = frozenset({Kind.MODEL, Kind.POLICY})
+RESERVE: Final = 64 * MIB
+"""Bytes that an image leaves free: what the agent stores beside it must not come to nothing."""
+
+_INSTALLED: Final = frozenset({Kind.MODEL, Kind.POLICY, Kind.AGENT, Kind.OS})
+
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version of Python here, as a build of the agent names the one that it is for."""
 
 
 def problems(description: Description, profile: str) -> list[str]:
@@ -29,6 +40,12 @@ def problems(description: Description, profile: str) -> list[str]:
                 machines=", ".join(requires.machines), machine=machine
             )
         )
+    if requires.python and requires.python != PYTHON:
+        found.append(
+            _("made for Python {wanted}, this board has {python}").format(
+                wanted=requires.python, python=PYTHON
+            )
+        )
     if requires.runtimes and not any(importlib.util.find_spec(PACKAGES[each]) for each in requires.runtimes):
         found.append(
             _("it needs {runtimes}, which is not installed here").format(
@@ -36,3 +53,22 @@ def problems(description: Description, profile: str) -> list[str]:
             )
         )
     return found
+
+
+def lacking_room(target: Target, folder: Path) -> list[str]:
+    """Why an image cannot be kept on the disk of ``folder`` until it is installed; empty where it can.
+
+    A part of it that is here already counts as room. Other artifacts are small beside what a board has.
+    """
+    if target.description.kind is not Kind.OS:
+        return []
+    parts = [folder / "downloads" / name for name in (f"{target.sha256}.part", target.sha256)]
+    has = sum(part.stat().st_size for part in parts if part.is_file())
+    free = shutil.disk_usage(existing(folder)).free + has
+    if free >= target.length + RESERVE:
+        return []
+    return [
+        _("it has {size} MiB, and {free} MiB are free; at least {wanted} have to be").format(
+            size=target.length // MIB, free=free // MIB, wanted=(target.length + RESERVE) // MIB
+        )
+    ]

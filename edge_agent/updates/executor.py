@@ -7,7 +7,7 @@ device comes back with one of the two. What is begun too often without an end is
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,14 @@ from edge_agent.lineup import Choice
 from edge_agent.pipeline.vitals import Vitals
 from edge_agent.service.health import as_line
 from edge_agent.updates import records
+from edge_agent.updates.installers import Installer
 from edge_agent.updates.planner import Key
 from edge_agent.updates.probation import Verdict, judge
 from edge_agent.updates.records import Entry, Installed, Journal, Looked
 from edge_agent.updates.store import Store
 from fleet_protocol.targets import Kind, Refusal, Target
 from fleet_protocol.texts import _
-from fleet_protocol.update_states import UpdateState, may_follow
+from fleet_protocol.update_states import FINAL, UpdateState, may_follow
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -40,6 +41,10 @@ has taken back what failed."""
 
 _S = UpdateState
 _SWITCHING: Final = frozenset({_S.ACTIVATING, _S.PROBATION, _S.ROLLING_BACK})
+_RUN: Final = frozenset({Kind.MODEL, Kind.POLICY})
+"""Kinds that the runner runs from where they are stored; others are gone from there once they are in."""
+
+_STORING: Final = frozenset({_S.VERIFIED, _S.STAGED})
 _RESTING: Final = frozenset({_S.IDLE, _S.DOWNLOADING})
 """States in which the executor has nothing to do: a look moves them on."""
 
@@ -97,6 +102,8 @@ class Executor:
         self._metrics: Final = metrics
         self.journal = records.load(folder, Journal)
         self.installed = records.load(folder, Installed)
+        self.installers: Mapping[Kind, Installer] = {}
+        """What carries artifacts on that no model runs; without one they wait."""
         self.told: Callable[[Entry], None] = lambda _entry: None
         """Is told every new state."""
         self._watched: dict[Key, int] = {}
@@ -192,12 +199,20 @@ class Executor:
             else:
                 self._fail(entry, detail, remember=True)
 
+    def lost(self, target: Target, detail: str, *, blamed: bool) -> None:
+        """``target`` was installed and does not run any more; ``blamed``: it failed here."""
+        installed = self.installed.taken_back(target)
+        self._install(installed.with_failed(target) if blamed else installed)
+        self._enter(target, _S.ROLLED_BACK, detail=as_line(detail))
+
     async def advance(self, runner: Runner) -> bool:
         """Begin the next act of every update that has one; whether anything moved."""
         moved = False
         for entry in self._due():
-            act = _ACTS[entry.state]
-            moved |= await act(self, entry, runner)
+            if entry.target.description.kind in _RUN or entry.state in _STORING:
+                moved |= await _ACTS[entry.state](self, entry, runner)
+            elif installer := self.installers.get(entry.target.description.kind):
+                moved |= await self._go_on(entry, installer)
         return moved
 
     def sweep(self) -> None:
@@ -207,7 +222,7 @@ class Executor:
             target.sha256
             for slot in self.installed.slots
             for target in (slot.current, slot.previous)
-            if target is not None
+            if target is not None and target.description.kind in _RUN
         }
         wanted |= {
             entry.target.sha256
@@ -315,6 +330,33 @@ class Executor:
             detail = as_line(f"{detail}; {error}")
         self._move(entry, _S.ROLLED_BACK, detail=detail)
         self.sweep()
+        return True
+
+    async def _go_on(self, entry: Entry, installer: Installer) -> bool:
+        """One step of an artifact that its kind's installer carries on."""
+        step = await installer.step(entry)
+        detail = as_line(step.detail)
+        if step.state is None:
+            seen = replace(entry, spent_s=step.spent_s, detail=detail)
+            seen = replace(seen, attempts=1) if step.lived else seen
+            if detail != entry.detail:
+                self._tell(seen)
+            elif step.lived:
+                self._write(self.journal.with_entry(seen))
+            else:
+                self.journal = self.journal.with_entry(seen)
+            return False
+        match step.state:
+            case _S.FAILED:
+                self._fail(entry, step.detail, remember=step.remember)
+                return True
+            case _S.PROBATION:
+                self._install(self.installed.switched(entry.target))
+            case _S.ROLLED_BACK:
+                self._install(self.installed.taken_back(entry.target).with_failed(entry.target))
+        self._move(entry, step.state, detail=detail)
+        if step.state in FINAL:
+            self.sweep()
         return True
 
     def _fail(self, entry: Entry, detail: str, *, remember: bool, refusal: Refusal | None = None) -> None:

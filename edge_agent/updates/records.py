@@ -2,11 +2,15 @@
 
 Both are small documents, replaced whole. ``installed.json`` is the switch: it says what runs after a
 restart. The journal says what was about to be done.
+
+The agent itself is updated, and may come back to the version before: each reads what the other wrote.
+A later version may add fields, which an earlier one passes over, and values that it does not know, of
+which it loses the one entry. It never takes a field away, or gives it another meaning.
 """
 
 import logging
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -32,7 +36,7 @@ _MAX_FAILED: Final = 1024
 Format1 = Annotated[int, msgspec.Meta(ge=1, le=1)]
 
 
-class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Slot(msgspec.Struct, frozen=True):
     """One artifact name: what runs, and what ran before; none is what the configuration names."""
 
     kind: Kind
@@ -41,7 +45,7 @@ class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     previous: Target | None = None
 
 
-class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Failed(msgspec.Struct, frozen=True):
     """An artifact that failed on this device."""
 
     kind: Kind
@@ -50,7 +54,7 @@ class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: Count
 
 
-class Installed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is installed, the latest switched last, and what failed here."""
 
     format: Format1 = 1
@@ -92,7 +96,7 @@ class Installed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return msgspec.structs.replace(self, slots=(*others, *kept))
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The last update of one artifact.
 
     ``attempts`` counts how often the act of ``state`` was begun. ``spent_s`` is how long the
@@ -117,7 +121,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return self.state in FINAL or self.state is UpdateState.IDLE
 
 
-class Refusing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Refusing(msgspec.Struct, frozen=True):
     """A whole repository, or an order that cannot be read, is refused."""
 
     scope: str
@@ -125,7 +129,7 @@ class Refusing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     detail: str
 
 
-class Looked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """What the last look brought, as far as it is no artifact's own."""
 
     wall_ms: WallMs = 0
@@ -133,7 +137,7 @@ class Looked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     problem: str = ""
 
 
-class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Journal(msgspec.Struct, frozen=True, kw_only=True):
     """The last update of every artifact, and the last look."""
 
     format: Format1 = 1
@@ -164,7 +168,7 @@ def load(folder: Path, kind: type[Document]) -> Document:
     file = folder / _NAMES[kind]
     try:
         with file.open("rb") as content:
-            return msgspec.json.decode(content.read(MAX_BYTES), type=kind)
+            return _decoded(content.read(MAX_BYTES), kind)
     except FileNotFoundError:
         return kind()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -176,6 +180,33 @@ def load(folder: Path, kind: type[Document]) -> Document:
             _("{file} cannot be set aside: {reason}").format(file=file, reason=error.strerror)
         ) from error
     return kind()
+
+
+def _decoded(content: bytes, kind: type[Document]) -> Document:
+    """The document in ``content``; of its lists, what this version understands."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError:
+        parts = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    known = {
+        name: _understood(raw, fields[name].type) if name in _LISTS else msgspec.json.decode(raw)
+        for name, raw in parts.items()
+        if name in fields
+    }
+    return msgspec.convert(known, kind)
+
+
+def _understood(raw: msgspec.Raw, kind: Any) -> list[Any]:
+    """The elements of a list that are of this ``kind``; a tuple of any number of one type."""
+    (element, _any_number) = kind.__args__
+    found = []
+    for each in msgspec.json.decode(raw, type=list[msgspec.Raw]):
+        try:
+            found.append(msgspec.to_builtins(msgspec.json.decode(each, type=element)))
+        except msgspec.ValidationError as error:
+            _LOG.warning(_("what another version has written is passed over: {reason}").format(reason=error))
+    return found
 
 
 def save(folder: Path, document: Document) -> None:
@@ -193,5 +224,7 @@ def save(folder: Path, document: Document) -> None:
             _("{file} cannot be written: {reason}").format(file=file, reason=error.strerror)
         ) from error
 
+
+_LISTS: Final = frozenset({"slots", "failed", "entries"})
 
 _NAMES: Final[dict[type[Installed] | type[Journal], str]] = {Installed: INSTALLED, Journal: JOURNAL}

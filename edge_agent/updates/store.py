@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from fleet_protocol.policy import Policy
 
 POLICY: Final = "policy.toml"
+IMAGE: Final = "image"
+BUILD: Final = "agent.tar"
 DRAFT: Final = ".draft-"
+
+_WHOLE: Final = {Kind.AGENT: BUILD, Kind.OS: IMAGE}
+"""Kinds that are kept as the one file that came, and its name."""
 
 
 class Store:
@@ -39,6 +44,14 @@ class Store:
     def policy(self, sha256: str) -> Path:
         """The file of a policy."""
         return self._artifacts / sha256 / POLICY
+
+    def image(self, sha256: str) -> Path:
+        """The file of an operating system's image."""
+        return self._artifacts / sha256 / IMAGE
+
+    def build(self, sha256: str) -> Path:
+        """The file of a build of the agent's software, of which its slot is made."""
+        return self._artifacts / sha256 / BUILD
 
     def has(self, sha256: str) -> bool:
         """Whether it is here."""
@@ -96,6 +109,11 @@ class Store:
             )
         if target.description.kind is Kind.MODEL:
             _require_described(target, unpack(source, draft))
+            return
+        if target.description.kind in _WHOLE:
+            draft.mkdir()
+            # A second name, not a second copy; sweeping takes the first away.
+            (draft / _WHOLE[target.description.kind]).hardlink_to(source)
             return
         if target.description.kind is not Kind.POLICY:
             raise UpdateRefused(

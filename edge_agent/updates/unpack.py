@@ -5,10 +5,10 @@ that tar ever was: links, devices, sparse files, long names and pax headers are 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol, TypeVar
 
 from edge_agent import durable
 from edge_agent.errors import UpdateRefused
@@ -39,10 +39,29 @@ class _Member:
     size: int
 
 
-def unpack(archive: Path, folder: Path) -> mf.Manifest:
-    """Write the files of the model in ``archive`` into ``folder``, flushed; its manifest.
+class Listing(Protocol):
+    """A document that names every other file of its tar."""
 
-    ``folder`` is made. Its name and those in it are not yet flushed: the caller renames it.
+    @property
+    def files(self) -> tuple[mf.File, ...]:
+        """The files."""
+
+
+Listed = TypeVar("Listed", bound=Listing)
+
+
+def unpack(archive: Path, folder: Path) -> mf.Manifest:
+    """Write the files of the model in ``archive`` into ``folder``; see :func:`unpack_listed`."""
+    return unpack_listed(archive, folder, MANIFEST, mf.MAX_MANIFEST, mf.parse)
+
+
+def unpack_listed(
+    archive: Path, folder: Path, name: str, limit: int, parse: Callable[[bytes], Listed]
+) -> Listed:
+    """Write the files in ``archive`` into ``folder``, flushed; the document ``name`` that lists them.
+
+    ``folder`` is made. Its name and those in it are not yet flushed: the caller renames it. The
+    document has at most ``limit`` bytes; ``parse`` raises ManifestError.
 
     Raises:
         UpdateRefused: it is no such tar, or holds anything but what its manifest names.
@@ -50,35 +69,36 @@ def unpack(archive: Path, folder: Path) -> mf.Manifest:
     """
     with archive.open("rb") as file:
         members = {member.name: member for member in _members(file)}
-        manifest, document = _manifest(file, members)
-        _require_exactly(members, manifest)
+        listed, document = _document(file, members.pop(name, None), name, limit, parse)
+        _require_exactly(members, listed, name)
         folder.mkdir()
-        durable.fill(folder / MANIFEST, document)
-        for entry in manifest.files:
+        durable.fill(folder / name, document)
+        for entry in listed.files:
             content = _read(file, members[entry.name])
             if hashlib.sha256(content).hexdigest() != entry.sha256:
                 raise _malformed(_("{name} is not the file that the manifest names").format(name=entry.name))
             durable.fill(folder / entry.name, content)
-    return manifest
+    return listed
 
 
-def _manifest(file: IO[bytes], members: dict[str, _Member]) -> tuple[mf.Manifest, bytes]:
-    member = members.get(MANIFEST)
-    if member is None or member.size > mf.MAX_MANIFEST:
-        raise _malformed(_("it holds no manifest of at most {limit} bytes").format(limit=mf.MAX_MANIFEST))
+def _document(
+    file: IO[bytes], member: _Member | None, name: str, limit: int, parse: Callable[[bytes], Listed]
+) -> tuple[Listed, bytes]:
+    if member is None or member.size > limit:
+        raise _malformed(_("it holds no {name} of at most {limit} bytes").format(name=name, limit=limit))
     document = _read(file, member)
     try:
-        return mf.parse(document), document
+        return parse(document), document
     except ManifestError as error:
         raise _malformed(str(error)) from None
 
 
-def _require_exactly(members: dict[str, _Member], manifest: mf.Manifest) -> None:
-    named = {entry.name: entry.size for entry in manifest.files}
-    found = {name: member.size for name, member in members.items() if name != MANIFEST}
-    if MANIFEST in named or len(named) < len(manifest.files) or found != named:
-        odd = sorted(found.items() ^ named.items()) or [(MANIFEST, 0)]
-        raise _malformed(_("{name!r} is not as the manifest has it").format(name=odd[0][0]))
+def _require_exactly(members: dict[str, _Member], listed: Listing, own: str) -> None:
+    named = {entry.name: entry.size for entry in listed.files}
+    found = {name: member.size for name, member in members.items()}
+    if own in named or len(named) < len(listed.files) or found != named:
+        odd = sorted(found.items() ^ named.items()) or [(own, 0)]
+        raise _malformed(_("{name!r} is not as {document} has it").format(name=odd[0][0], document=own))
 
 
 def _members(file: IO[bytes]) -> Iterator[_Member]:
@@ -131,4 +151,4 @@ def _padded(size: int) -> int:
 
 
 def _malformed(reason: str) -> UpdateRefused:
-    return UpdateRefused(Refusal.MALFORMED, _("the model's tar"), reason)
+    return UpdateRefused(Refusal.MALFORMED, _("the tar"), reason)

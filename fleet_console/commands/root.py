@@ -7,6 +7,7 @@ import typer
 
 from fleet_console import tables
 from fleet_console.commands import (
+    agent_packing,
     auditing,
     batches,
     calibrating,
@@ -48,6 +49,7 @@ inviting.register(device_app)
 batches.register(device_app)
 app.add_typer(event_app, name="event")
 app.add_typer(keys.app, name="key")
+app.add_typer(agent_packing.agent_app, name="agent")
 app.add_typer(publishing.publish_app, name="publish")
 app.add_typer(publishing.artifact_app, name="artifact")
 app.add_typer(publishing.bundle_app, name="bundle")
