@@ -49,7 +49,8 @@ def rebuild(base: Path, delta: Path, out: Path, length: int) -> None:
         _require_frame(delta, length)
         with (
             base.open("rb") as old,
-            mmap.mmap(old.fileno(), 0, access=mmap.ACCESS_READ) as known,
+            mmap.mmap(old.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as known,
             delta.open("rb") as source,
             out.open("wb") as target,
         ):

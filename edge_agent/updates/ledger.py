@@ -15,6 +15,9 @@ import msgspec
 from edge_agent import durable
 from fleet_protocol.messages import Count
 
+DOWNLOADS: Final = "downloads"
+"""The folder, in that of updates, of what is fetched and of what it cost."""
+
 SUFFIX: Final = ".ledger"
 _MAX_BYTES: Final = 64 * 1024
 _BASES: Final = 16

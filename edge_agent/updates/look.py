@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from edge_agent.errors import (
     IdentityError,
@@ -25,7 +24,7 @@ from edge_agent.identity.proof import Prover
 from edge_agent.link.https import tls_context
 from edge_agent.updates import board, marks
 from edge_agent.updates.download import Come, Downloader
-from edge_agent.updates.ledger import Ledger
+from edge_agent.updates.ledger import DOWNLOADS, Ledger
 from edge_agent.updates.marks import Marks
 from edge_agent.updates.meter import Counted, Wall
 from edge_agent.updates.planner import Install, Key, Refuse, Situation, Step, Wait, plan
@@ -47,8 +46,6 @@ from edge_agent.updates.trust import Repositories, Word
 from fleet_protocol.delivery import ANY
 from fleet_protocol.targets import Description, Standing, Target
 from fleet_protocol.texts import _
-
-DOWNLOADS: Final = "downloads"
 
 Say = Callable[[Said], None]
 
