@@ -116,7 +116,7 @@ def _target(number: int) -> Target:
     described = Description(
         kind=Kind.MODEL, name=f"model_{number}", version="1", release=1, requires=Requirements()
     )
-    path = path_of(described.kind, described.name, described.release)
+    path = path_of(described)
     return Target(path, 163_840, f"{number:064x}", described)
 
 

@@ -18,6 +18,9 @@ A policy is TOML. Each rule is a CEL expression over the model's answers (``labe
     severity = "warning"
     text = "Likely leak near this gateway"
 
+A policy whose rules do more than tell says so with ``actuates = true``, and takes the signatures of
+two people then (:data:`fleet_protocol.targets.ACTUATION`).
+
 An ``[escalation]`` table, written by calibration, says which answers the center is asked about
 (:mod:`fleet_protocol.escalation`).
 
@@ -78,7 +81,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A policy document for the answers of one model."""
+    """A policy document for the answers of one model.
+
+    ``actuates``: a rule of it does more than tell. It is signed by the role for such policies then.
+    """
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)]
     name: Identifier
@@ -86,6 +92,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     release: Positive
     model: Identifier
     rules: Annotated[tuple[Rule, ...], msgspec.Meta(min_length=1, max_length=100)]
+    actuates: bool = False
     escalation: Escalation | None = None
 
 

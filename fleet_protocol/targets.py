@@ -1,11 +1,11 @@
 """What a signed target says of an artifact, and whether a device may take it. Pure.
 
-An artifact is one file: a model is an uncompressed tar of its folder, a policy is its TOML. Two
-repositories vouch for it. The image repository, signed offline, says that the artifact exists; the
-director says that *this device* shall have it. Both carry the same description under ``custom``,
-key ``argan``; the director's names the device too. python-tuf has verified signatures, versions and
-expiry before anything here is asked; what is judged here is that the two agree, and that the device
-does not go back.
+An artifact is one file: a model is an uncompressed tar of its folder, a policy is its TOML, the
+agent's own software is a tar, an operating system is an image. Two repositories vouch for it. The
+image repository, signed offline, says that the artifact exists; the director says that *this device*
+shall have it. Both carry the same description under ``custom``, key ``argan``; the director's names
+the device too. python-tuf has verified signatures, versions and expiry before anything here is
+asked; what is judged here is that the two agree, and that the device does not go back.
 """
 
 from collections.abc import Mapping
@@ -32,16 +32,41 @@ CUSTOM: Final = "argan"
 
 
 class Kind(StrEnum):
-    """What an artifact is; the value is also the delegation's name in the singular."""
+    """What an artifact is."""
 
     MODEL = "model"
     POLICY = "policy"
+    AGENT = "agent"
+    OS = "os"
 
 
-DELEGATIONS: Final = {Kind.MODEL: "models", Kind.POLICY: "policies"}
-"""The delegated role of the image repository that signs each kind; its paths begin so."""
+class Mode(StrEnum):
+    """How a device is to run an artifact: in its place, or beside what runs there, telling no one."""
 
-_SUFFIXES: Final = {Kind.MODEL: ".tar", Kind.POLICY: ".toml"}
+    ACT = "act"
+    SHADOW = "shadow"
+
+
+ACTUATION: Final = "actuation"
+"""The role that signs policies which act, with more keys than one."""
+
+ROLES: Final[Mapping[str, Kind]] = {
+    "models": Kind.MODEL,
+    "policies": Kind.POLICY,
+    ACTUATION: Kind.POLICY,
+    "agent": Kind.AGENT,
+    "os": Kind.OS,
+}
+"""The delegated roles of the image repository, and what each signs; its paths begin with its name."""
+
+SUFFIXES: Final[Mapping[Kind, str]] = {
+    Kind.MODEL: ".tar",
+    Kind.POLICY: ".toml",
+    Kind.AGENT: ".tar",
+    Kind.OS: ".img",
+}
+
+_ROLE_OF: Final = {kind: role for role, kind in ROLES.items() if role != ACTUATION}
 
 
 class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,14 +84,19 @@ class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a target's ``custom`` says of it; ``device`` only in the director's."""
+    """What a target's ``custom`` says of it; ``device`` and ``mode`` are the director's to say.
+
+    ``actuates``: a policy that does more than tell.
+    """
 
     kind: Kind
     name: Identifier
     version: Name
     release: Positive
     requires: Requirements = Requirements()
+    actuates: bool = False
     device: str = ""
+    mode: Mode = Mode.ACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +214,17 @@ class Standing:
     failed: frozenset[str] = frozenset()
 
 
-def path_of(kind: Kind, name: str, release: int) -> str:
+def role_of(description: Description) -> str:
+    """The delegated role that signs what is so described."""
+    if description.actuates and description.kind is Kind.POLICY:
+        return ACTUATION
+    return _ROLE_OF[description.kind]
+
+
+def path_of(description: Description) -> str:
     """The path of an artifact in both repositories: ``models/pressure_leak/2.tar``."""
-    return f"{DELEGATIONS[kind]}/{name}/{release}{_SUFFIXES[kind]}"
+    suffix = SUFFIXES[description.kind]
+    return f"{role_of(description)}/{description.name}/{description.release}{suffix}"
 
 
 def describe_model(manifest: Manifest) -> Description:
@@ -213,6 +251,7 @@ def describe_policy(policy: "Policy") -> Description:
         version=policy.version,
         release=policy.release,
         requires=Requirements(model=policy.model),
+        actuates=policy.actuates,
     )
 
 
@@ -235,7 +274,14 @@ def parse(path: str, length: int, hashes: Mapping[str, str], custom: Any) -> Tar
         raise TargetError(
             _("target {path!r} has no description of ours: {reason}").format(path=path[:120], reason=error)
         ) from None
-    if path != path_of(described.kind, described.name, described.release):
+    role = role_of(described)
+    if not path.startswith(f"{role}/"):
+        raise TargetError(
+            _("target {path!r} describes what the role {role!r} has to sign").format(
+                path=path[:120], role=role
+            )
+        )
+    if path != path_of(described):
         raise TargetError(_("target {path!r} describes another artifact").format(path=path[:120]))
     if not 0 < length <= MAX_ARTIFACT:
         raise TargetError(
@@ -266,6 +312,6 @@ def judge(ordered: Target, image: Target | None, device: str, standing: Standing
 
 
 def _as_published(ordered: Target) -> Target:
-    """``ordered`` without the device, which only the director names."""
-    description = msgspec.structs.replace(ordered.description, device="")
+    """``ordered`` without the device and the mode, which only the director names."""
+    description = msgspec.structs.replace(ordered.description, device="", mode=Mode.ACT)
     return Target(ordered.path, ordered.length, ordered.sha256, description)

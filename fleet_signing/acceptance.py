@@ -11,7 +11,7 @@ from typing import Any
 from securesystemslib.signer import Key
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
-from fleet_protocol.targets import DELEGATIONS, Target
+from fleet_protocol.targets import ROLES, Target, role_of
 from fleet_protocol.texts import _
 from fleet_signing.ceremony import Bundle, OnlinePublic
 from fleet_signing.errors import MetadataError, StaleError
@@ -62,7 +62,7 @@ def require_online(image_root: Metadata[Root], director_root: Metadata[Root], on
 
 def targets_of(bundle: Bundle) -> list[Target]:
     """Every artifact that ``bundle`` vouches for."""
-    return [target for role in DELEGATIONS.values() for target in targets_in(bundle.roles[role].signed)]
+    return [target for role in ROLES for target in targets_in(bundle.roles[role].signed)]
 
 
 def _extend(
@@ -131,7 +131,7 @@ def _complete(roles: Mapping[str, Metadata[Targets]]) -> Mapping[str, Metadata[T
 def _require_signatures(root: Root, roles: Mapping[str, Metadata[Targets]]) -> None:
     top = roles[Targets.type]
     verify(root, Targets.type, top)
-    for role in DELEGATIONS.values():
+    for role in ROLES:
         verify(top.signed, role, roles[role])
 
 
@@ -150,7 +150,7 @@ def _require_content(
         raise MetadataError(_("{role} delegates further, which no device follows").format(role=role))
     before = known.signed.targets if known else {}
     for target in targets_in(signed):
-        if DELEGATIONS[target.description.kind] != role:
+        if role_of(target.description) != role:
             raise MetadataError(
                 _("{role} vouches for {path}, which is not its to vouch for").format(
                     role=role, path=target.path
@@ -169,11 +169,17 @@ def _require_delegations(signed: Targets) -> None:
     """See to it that the top-level targets delegate as agreed, and vouch for nothing themselves."""
     found = signed.delegations
     roles = found.roles if found else None
-    if found is None or not roles or signed.targets or roles.keys() != set(DELEGATIONS.values()):
-        raise MetadataError(_("the targets do not delegate to models and policies alone"))
+    if found is None or not roles or signed.targets or roles.keys() != ROLES.keys():
+        raise MetadataError(_("the targets do not delegate to {roles} alone").format(roles=", ".join(ROLES)))
     agreed = delegating({role: [] for role in roles}, 1, signed.expires).delegations
     assert agreed is not None  # noqa: S101 - just made
     assert agreed.roles is not None  # noqa: S101
     for role, delegated in roles.items():
         if delegated.paths != agreed.roles[role].paths or not delegated.terminating:
             raise MetadataError(_("{role} is given other paths than its own").format(role=role))
+        if delegated.threshold < (least := agreed.roles[role].threshold):
+            raise MetadataError(
+                _("{role} takes {least} signatures at least; the targets ask for {found}").format(
+                    role=role, least=least, found=delegated.threshold
+                )
+            )

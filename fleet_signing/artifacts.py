@@ -73,9 +73,15 @@ def of_bytes(kind: Kind, content: bytes) -> Artifact:
     Raises:
         ArtifactError: it is none, or not in the one form that the same content always has.
     """
-    if kind is Kind.POLICY:
-        return of_policy(content)
-    return _artifact(describe_model(read_model(content)), content)
+    match kind:
+        case Kind.POLICY:
+            return of_policy(content)
+        case Kind.MODEL:
+            return _artifact(describe_model(read_model(content)), content)
+        case _:
+            raise ArtifactError(
+                _("this version cannot check an artifact of the kind {kind}").format(kind=kind)
+            )
 
 
 def read_model(content: bytes) -> Manifest:
@@ -138,7 +144,7 @@ def _artifact(description: Description, content: bytes) -> Artifact:
                 name=description.name, size=len(content), limit=MAX_ARTIFACT
             )
         )
-    path = path_of(description.kind, description.name, description.release)
+    path = path_of(description)
     return Artifact(Target(path, len(content), hashlib.sha256(content).hexdigest(), description), content)
 
 

@@ -19,16 +19,13 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from tuf.api.metadata import Metadata, Role, Root, Snapshot, Targets, Timestamp
 
 from fleet_protocol.manifest import Digest
-from fleet_protocol.targets import DELEGATIONS
+from fleet_protocol.targets import ROLES
 from fleet_protocol.texts import _
 from fleet_signing import image
 from fleet_signing.errors import MetadataError
 from fleet_signing.keys import generate, public_key, public_text
 from fleet_signing.metadata import ROOT_LIFE, SPEC, decode, has_signed, seal, verify
-
-ROOT_KEYS: Final = 3
-ROOT_THRESHOLD: Final = 2
-"""One lost root key is no disaster, and one stolen root key is none either."""
+from fleet_signing.roles import HOLDERS, KEY_NAMES
 
 MAX_BUNDLE: Final = 16 * 1024 * 1024
 """Bytes of a ceremony's bundle."""
@@ -64,16 +61,22 @@ class OnlineKeys:
 
 @dataclass(frozen=True, slots=True)
 class OfflineKeys:
-    """The keys that never touch a server: ``roles`` maps ``targets``, ``models``, ``policies`` to its key."""
+    """The keys that never touch a server: ``roles`` maps ``targets``, ``models``, … to all of its keys."""
 
     root: tuple[CryptoSigner, ...]
-    roles: Mapping[str, CryptoSigner]
+    roles: Mapping[str, tuple[CryptoSigner, ...]]
 
     @classmethod
     def generate(cls) -> "OfflineKeys":
         """New ones."""
-        root = tuple(generate() for _number in range(ROOT_KEYS))
-        return cls(root, MappingProxyType({role: generate() for role in image.OFFLINE_ROLES}))
+        return cls.named({name: generate() for name in KEY_NAMES})
+
+    @classmethod
+    def named(cls, signers: Mapping[str, CryptoSigner]) -> "OfflineKeys":
+        """All of them by their names, as :data:`.roles.KEY_NAMES` has them."""
+        roles = {role: tuple(signers[name] for name in holders.keys) for role, holders in HOLDERS.items()}
+        root = roles.pop(Root.type)
+        return cls(root, MappingProxyType(roles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +214,12 @@ def _root(
     """The root after those ``before``; ``online`` signs snapshot, timestamp and the roles in ``also``."""
     holders: dict[str, list[Key]] = {
         Root.type: [signer.public_key for signer in offline.root],
-        Targets.type: [offline.roles[Targets.type].public_key],
+        Targets.type: [signer.public_key for signer in offline.roles[Targets.type]],
         **{role: [online] for role in (Snapshot.type, Timestamp.type, *also)},
     }
     keys = {key.keyid: key for holder in holders.values() for key in holder}
     roles = {
-        role: Role([key.keyid for key in holder], ROOT_THRESHOLD if role == Root.type else image.THRESHOLD)
+        role: Role([key.keyid for key in holder], HOLDERS[role].threshold if len(holder) > 1 else 1)
         for role, holder in holders.items()
     }
     version = before[-1].signed.version + 1 if before else 1
@@ -229,28 +232,29 @@ def _require_own(before: Bundle, offline: OfflineKeys) -> None:
     if not is_whole:
         raise MetadataError(_("the request leaves out what was published; export it again"))
     for root in (before.image_roots[-1], before.director_roots[-1]):
-        if sum(has_signed(signer.public_key, root) for signer in offline.root) < ROOT_THRESHOLD:
+        least = HOLDERS[Root.type].threshold
+        if sum(has_signed(signer.public_key, root) for signer in offline.root) < least:
             raise MetadataError(
                 _(
                     "what the server has was not signed by {least} of these root keys; hold the ceremony "
                     "with the keys of the last one"
-                ).format(least=ROOT_THRESHOLD)
+                ).format(least=least)
             )
     top = before.roles[Targets.type]
     verify(before.image_roots[-1].signed, Targets.type, top)
-    for role in DELEGATIONS.values():
+    for role in ROLES:
         verify(top.signed, role, before.roles[role])
 
 
 def _roles(offline: OfflineKeys, at: datetime, before: Bundle | None) -> dict[str, Metadata[Targets]]:
     """The top-level targets and each delegated role, in the version after ``before``."""
-    keys = {role: [offline.roles[role].public_key] for role in DELEGATIONS.values()}
+    keys = {role: [signer.public_key for signer in offline.roles[role]] for role in ROLES}
     version = before.roles[Targets.type].signed.version + 1 if before else 1
-    signed = {Targets.type: seal(image.delegating(keys, version, at), [offline.roles[Targets.type]])}
-    for role in DELEGATIONS.values():
-        key = offline.roles[role]
+    signed = {Targets.type: seal(image.delegating(keys, version, at), offline.roles[Targets.type])}
+    for role in ROLES:
+        signers = offline.roles[role]
         signed[role] = (
-            image.renew(before.roles[role], [key], at) if before else seal(image.no_artifacts(at), [key])
+            image.renew(before.roles[role], signers, at) if before else seal(image.no_artifacts(at), signers)
         )
     return signed
 

@@ -1,6 +1,6 @@
 """The image repository: which artifacts exist. Metadata in, metadata out; nothing is read or written.
 
-``targets`` and what it delegates to (``models``, ``policies``) are signed offline. Which versions of
+``targets`` and what it delegates to (``models``, ``policies``, …) are signed offline. Which versions of
 them are the current ones is said by ``snapshot`` and ``timestamp``, signed by a server.
 """
 
@@ -20,7 +20,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from fleet_protocol.targets import DELEGATIONS, Kind, Target, path_of
+from fleet_protocol.targets import ROLES, Kind, Target
 from fleet_protocol.texts import _
 from fleet_signing.director import meta_file
 from fleet_signing.errors import MetadataError, ReleaseError
@@ -34,19 +34,19 @@ from fleet_signing.metadata import (
     target_file,
     targets_in,
 )
+from fleet_signing.roles import HOLDERS
 
-THRESHOLD: Final = 1
-"""How many keys of a delegated role sign what is published under it."""
-
-OFFLINE_ROLES: Final = (Targets.type, *DELEGATIONS.values())
-"""The roles whose keys never lie on a server, the delegator first."""
+OFFLINE_ROLES: Final = (Targets.type, *ROLES)
+"""The roles whose metadata is never signed on a server, the delegator first."""
 
 
 def delegating(keys: Mapping[str, Sequence[Key]], version: int, at: datetime) -> Targets:
     """The top-level targets, which vouch for nothing and delegate each kind to the ``keys`` of its role."""
     roles = {
-        role: DelegatedRole(role, [key.keyid for key in keys[role]], THRESHOLD, True, [f"{role}/*/*"])
-        for role in DELEGATIONS.values()
+        role: DelegatedRole(
+            role, [key.keyid for key in keys[role]], HOLDERS[role].threshold, True, [f"{role}/*/*"]
+        )
+        for role in ROLES
     }
     known = {key.keyid: key for role in roles for key in keys[role]}
     return Targets(version, SPEC, at + OFFLINE_LIFE, {}, Delegations(known, roles))
@@ -130,7 +130,7 @@ def timestamp(
 
 def served_path(target: Target) -> str:
     """Where the bytes of ``target`` are served: ``models/pressure_leak/<sha256>.2.tar``."""
-    folder, name = path_of(*target.key, target.description.release).rsplit("/", 1)
+    folder, name = target.path.rsplit("/", 1)
     return f"{folder}/{target.sha256}.{name}"
 
 

@@ -65,4 +65,4 @@ class Thief:
 
 def _mine() -> Target:
     description = Description(kind=Kind.MODEL, name="trojan", version="1", release=1)
-    return Target(path_of(Kind.MODEL, "trojan", 1), 1, "0" * 64, description)
+    return Target(path_of(description), 1, "0" * 64, description)

@@ -105,8 +105,18 @@ class Store:
         if target.description.kind is Kind.MODEL:
             _require_described(target, unpack(source, draft))
             return
+        if target.description.kind is not Kind.POLICY:
+            raise UpdateRefused(
+                Refusal.WRONG_HARDWARE,
+                target.path,
+                _("this agent cannot install an artifact of the kind {kind}").format(
+                    kind=target.description.kind
+                ),
+            )
         content = source.read_bytes()
-        _require_described(target, _parsed(target, content))
+        policy = _parsed(target, content)
+        _require_described(target, policy)
+        _require_acts_as_signed(target, policy)
         draft.mkdir()
         durable.fill(draft / POLICY, content)
 
@@ -145,6 +155,18 @@ def _require_described(target: Target, found: "Manifest | Policy") -> None:
             _("it calls itself {name} {version}, release {release}").format(
                 name=found.name, version=found.version, release=found.release
             ),
+        )
+
+
+def _require_acts_as_signed(target: Target, policy: "Policy") -> None:
+    """A policy that acts must not come by with the signatures that suffice for one that tells."""
+    if policy.actuates != target.description.actuates:
+        raise UpdateRefused(
+            Refusal.DISAGREEMENT,
+            target.path,
+            _("the policy says that it acts, and was signed as one that only tells")
+            if policy.actuates
+            else _("the policy only tells, and was signed as one that acts"),
         )
 
 

@@ -17,17 +17,15 @@ from fleet_console.commands.proposing import Wait, say
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place
 from fleet_protocol.device_folder import DIRECTOR_ROOT, IMAGE_ROOT, section
+from fleet_protocol.targets import ROLES
 from fleet_protocol.texts import _
 from fleet_signing import acceptance, ceremony, keys
 from fleet_signing.ceremony import Bundle, OfflineKeys, Request
 from fleet_signing.errors import KeyFileError
 from fleet_signing.files import write_durably
-from fleet_signing.image import OFFLINE_ROLES
 from fleet_signing.keys import SUFFIX
 from fleet_signing.metadata import now
-
-_ROOT_NAMES: Final = tuple(f"root-{number}" for number in range(1, ceremony.ROOT_KEYS + 1))
-_NAMES: Final = (*_ROOT_NAMES, *OFFLINE_ROLES)
+from fleet_signing.roles import HOLDERS, KEY_NAMES
 
 app: Final = typer.Typer(help=_("The signing keys of updates."), no_args_is_help=True)
 
@@ -88,7 +86,7 @@ def hold(
             content = ceremony.encode_bundle(bundle)
             answer = centre.send("POST", "/v1/updates/roots", content, reason=_("a key ceremony"))
         done = _("The server has its roots. Lock the root keys away; whoever publishes needs {keys}.").format(
-            keys=", ".join(f"{role}{SUFFIX}" for role in OFFLINE_ROLES[1:])
+            keys=", ".join(f"{name}{SUFFIX}" for role in ROLES for name in HOLDERS[role].keys)
         )
         if "proposal" in answer.content:
             tell(proposal_text.next_step(answer.content["proposal"]))
@@ -164,11 +162,10 @@ def _confirm(asked: Request) -> None:
 
 def _collect(folder: Path) -> tuple[OfflineKeys, dict[str, CryptoSigner]]:
     """All offline keys: those in ``folder``, and new ones for the rest."""
-    found = {name: _key(folder / f"{name}{SUFFIX}", name) for name in _NAMES}
+    found = {name: _key(folder / f"{name}{SUFFIX}", name) for name in KEY_NAMES}
     fresh = {name: keys.generate() for name, signer in found.items() if signer is None}
     signers = {name: signer or fresh[name] for name, signer in found.items()}
-    root = tuple(signers[name] for name in _ROOT_NAMES)
-    return OfflineKeys(root, {role: signers[role] for role in OFFLINE_ROLES}), fresh
+    return OfflineKeys.named(signers), fresh
 
 
 def _key(path: Path, name: str) -> CryptoSigner | None:

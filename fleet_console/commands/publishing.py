@@ -4,7 +4,7 @@ Publishing checks the artifact, uploads its bytes, signs with the key of its kin
 this machine, and hands the signed metadata to the server last.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,7 +21,7 @@ from fleet_console.commands.options import AsJson, placed, show, tell
 from fleet_console.commands.proposing import Reason, Wait, say
 from fleet_console.sources.http import Answer, Place, Server
 from fleet_protocol.manifest import Manifest
-from fleet_protocol.targets import DELEGATIONS, Kind
+from fleet_protocol.targets import Kind, role_of
 from fleet_protocol.texts import _
 from fleet_signing import artifacts, ceremony, image
 from fleet_signing.artifacts import Artifact
@@ -29,6 +29,7 @@ from fleet_signing.ceremony import Bundle
 from fleet_signing.files import write_durably
 from fleet_signing.keys import SUFFIX
 from fleet_signing.metadata import decode, encode, now
+from fleet_signing.roles import HOLDERS
 
 publish_app: Final = typer.Typer(help=_("Sign a model or a policy, and publish it."), no_args_is_help=True)
 artifact_app: Final = typer.Typer(help=_("What is published."), no_args_is_help=True)
@@ -36,7 +37,7 @@ bundle_app: Final = typer.Typer(help=_("Updates on a stick."), no_args_is_help=T
 
 Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help=_("Where the key of this kind is."))]
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help=_("The device's id."))]
-KindName = Annotated[Kind, typer.Argument(metavar="KIND", help=_("'model' or 'policy'."))]
+KindName = Annotated[Kind, typer.Argument(metavar="KIND", help=_("'model', 'policy', 'agent' or 'os'."))]
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The artifact's name."))]
 
 _PART: Final = 64 * 1024
@@ -167,12 +168,12 @@ class _Published:
 
 def _publish(centre: Server, artifact: Artifact, keys: Path, reason: str) -> _Published:
     target = artifact.target
-    role = DELEGATIONS[target.description.kind]
-    signer = passphrases.open_key(keys / f"{role}{SUFFIX}").signer
+    role = role_of(target.description)
+    signers = [passphrases.open_key(keys / f"{name}{SUFFIX}").signer for name in HOLDERS[role].keys]
     last = keys / f"{role}.json"
-    base = _base(centre, role, signer, last)
+    base = _base(centre, role, signers, last)
     is_new = not image.holds(base.signed, target)
-    signed = image.add(base, target, [signer], now()) if is_new else base
+    signed = image.add(base, target, signers, now()) if is_new else base
     upload = centre.upload(f"/v1/artifacts/{target.path}", _parts(artifact), len(artifact.content)).content
     document = ceremony.encode_bundle(Bundle((), (), {role: signed}))
     answer = centre.send("POST", "/v1/updates/metadata", document, reason=reason)
@@ -187,26 +188,31 @@ def _publish(centre: Server, artifact: Artifact, keys: Path, reason: str) -> _Pu
     return published
 
 
-def _base(centre: Server, role: str, signer: CryptoSigner, last: Path) -> Metadata[Targets]:
+def _base(centre: Server, role: str, signers: Sequence[CryptoSigner], last: Path) -> Metadata[Targets]:
     """What to publish on top of: what the server has, or what was last published from here if it is newer.
 
     A server could hand out a list that somebody else has written, to have it signed: only what this
     key has signed before is signed again.
     """
     offered = ceremony.decode_bundle(centre.read("/v1/updates/metadata")).roles[role]
-    image.require_signed(offered, role, signer.public_key)
+    _require_own(offered, role, signers)
     if not last.exists():
         return offered
     own = decode(last.read_bytes(), Targets)
     if own.signed.version <= offered.signed.version:
         return offered
-    image.require_signed(own, role, signer.public_key)
+    _require_own(own, role, signers)
     tell(
         _("The server has {role} {old}, but {new} was published from here; going on from that.").format(
             role=role, old=offered.signed.version, new=own.signed.version
         )
     )
     return own
+
+
+def _require_own(metadata: Metadata[Targets], role: str, signers: Sequence[CryptoSigner]) -> None:
+    for signer in signers:
+        image.require_signed(metadata, role, signer.public_key)
 
 
 def _parts(artifact: Artifact) -> Iterator[bytes]:

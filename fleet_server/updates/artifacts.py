@@ -9,14 +9,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Self
 
 import msgspec
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select, tuple_
 
 from fleet_protocol.manifest import Manifest
-from fleet_protocol.targets import DELEGATIONS, MAX_ARTIFACT, Description, Kind, Target, path_of
+from fleet_protocol.targets import MAX_ARTIFACT, ROLES, Description, Kind, Target, path_of
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Actor
 from fleet_server.audit import chain as audit
@@ -30,8 +30,6 @@ from fleet_server.updates.online import refusing
 from fleet_signing import acceptance, artifacts
 from fleet_signing.ceremony import Bundle
 from fleet_signing.files import flush_folder
-
-_KINDS: Final = {folder: kind for kind, folder in DELEGATIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +128,7 @@ class ArtifactStore:
 
     def _checked(self, kind: Kind, content: bytes) -> artifacts.Artifact:
         """A policy is compiled for the newest release of its model, where there is one."""
-        if kind is Kind.MODEL:
+        if kind is not Kind.POLICY:
             return artifacts.of_bytes(kind, content)
         model = self._newest_model(artifacts.read_policy(content).model)
         return artifacts.of_policy(content, model)
@@ -210,8 +208,7 @@ def find(session: Session, tenant: str, kind: str, name: str, release: int) -> A
 def target_of(row: Artifact) -> Target:
     """What was signed of ``row``."""
     description = msgspec.json.decode(row.manifest, type=Description)
-    path = path_of(description.kind, description.name, description.release)
-    return Target(path, row.size, row.sha256, description)
+    return Target(path_of(description), row.size, row.sha256, description)
 
 
 def _row(tenant: str, target: Target, now_ms: int) -> Artifact:
@@ -234,10 +231,12 @@ def _summary(row: Artifact) -> ArtifactSummary:
 
 
 def _kind_of(path: str) -> Kind:
-    kind = _KINDS.get(path.split("/", 1)[0])
+    kind = ROLES.get(path.split("/", 1)[0])
     if kind is None:
         raise NoArtifact(
-            _("{path!r} is no artifact's path; it begins with models/ or policies/").format(path=path[:120])
+            _("{path!r} is no artifact's path; it begins with one of: {roles}").format(
+                path=path[:120], roles=", ".join(f"{role}/" for role in ROLES)
+            )
         )
     return kind
 

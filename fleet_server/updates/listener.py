@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from fleet_protocol.targets import ROLES, SUFFIXES
 from fleet_protocol.texts import _
 from fleet_server.api.limits import Limits, guarded
 from fleet_server.callers import Rate
@@ -51,7 +52,8 @@ DEVICE_LIMITS: Final = Limits(
 _METADATA: Final = re.compile(r"(?:[1-9][0-9]{0,11}\.)?[a-z]{1,20}\.json\Z")
 _ROOT: Final = re.compile(r"[1-9][0-9]{0,11}\.root\.json\Z")
 _TARGET: Final = re.compile(
-    r"(?:models|policies)/[a-z][a-z0-9_]{0,62}/([0-9a-f]{64})\.[0-9]{1,10}\.(?:tar|toml)\Z"
+    rf"(?:{'|'.join(ROLES)})/[a-z][a-z0-9_]{{0,62}}/([0-9a-f]{{64}})\.[0-9]{{1,10}}"
+    rf"(?:{'|'.join(map(re.escape, SUFFIXES.values()))})\Z"
 )
 
 _FOR_EVER: Final = "public, max-age=31536000, immutable"

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from sqlmodel import Session, func, select
 
-from fleet_protocol.targets import DELEGATIONS, Kind
+from fleet_protocol.targets import ROLES, Kind
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Actor, Permission
 from fleet_server.approvals.plans import Action, Arguments, Difference, Plan, Radius, read
@@ -26,7 +26,7 @@ from fleet_signing.metadata import targets_in
 PUBLISH: Final = "policy.publish"
 CEREMONY: Final = "ceremony.import"
 
-_FREE: Final = frozenset({DELEGATIONS[Kind.MODEL]})
+_FREE: Final = frozenset(role for role, kind in ROLES.items() if kind is Kind.MODEL)
 """What is published at once: a model runs nowhere before it is rolled out, and answers without acting."""
 
 
@@ -94,7 +94,7 @@ class _Planner:
     def _diff(self, current: Bundle, incoming: Bundle) -> tuple[Difference, ...]:
         """Versions, and what is newly vouched for; of a policy every word."""
         lines = [Difference(name, *pair) for name, pair in sorted(_news(current, incoming).items())]
-        for role in DELEGATIONS.values():
+        for role in ROLES:
             if role not in incoming.roles:
                 continue
             former = current.roles[role].signed.targets

@@ -8,7 +8,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
-from fleet_protocol.targets import DELEGATIONS, Target
+from fleet_protocol.targets import Target, role_of
 from fleet_signing import artifacts, ceremony, director, image
 from fleet_signing.artifacts import Artifact
 from fleet_signing.metadata import encode, file_name, now
@@ -70,9 +70,9 @@ class Repositories:
 
     def publish(self, artifact: Artifact, signer: CryptoSigner | None = None) -> Target:
         """Vouch for ``artifact`` with the key of its role, or another one, and serve it."""
-        role = DELEGATIONS[artifact.target.description.kind]
-        key = signer or self.offline.roles[role]
-        self.roles[role] = image.add(self.roles[role], artifact.target, [key], self.at)
+        role = role_of(artifact.target.description)
+        keys = (signer,) if signer else self.offline.roles[role]
+        self.roles[role] = image.add(self.roles[role], artifact.target, keys, self.at)
         self.files[f"image/targets/{image.served_path(artifact.target)}"] = artifact.content
         self.release()
         return artifact.target

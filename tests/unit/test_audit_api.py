@@ -218,7 +218,7 @@ class Driver:
 
     def publish(self, role: str, artifact: Artifact) -> httpx.Response:
         """Publish ``artifact``, whose bytes may be here, by ``role``."""
-        signed = image.add(self.bundle.roles[role], artifact.target, [self.offline.roles[role]], now())
+        signed = image.add(self.bundle.roles[role], artifact.target, self.offline.roles[role], now())
         content = ceremony.encode_bundle(Bundle((), (), {role: signed}))
         return self.client.post("/v1/updates/metadata", params=WHY, content=content)
 

@@ -12,11 +12,13 @@ import pytest
 
 from fleet_signing import acceptance, ceremony, keys
 from fleet_signing.ceremony import OnlineKeys, Request
+from fleet_signing.image import OFFLINE_ROLES
 from fleet_signing.metadata import now
+from fleet_signing.roles import KEY_NAMES
 from tests.support.fleet_server import fleet
 
 ONLINE = OnlineKeys.generate()
-NAMES = ["models", "policies", "root-1", "root-2", "root-3", "targets"]
+NAMES = sorted(KEY_NAMES)
 
 
 @pytest.fixture
@@ -70,12 +72,11 @@ def test_a_person_compares_the_fingerprint_and_gives_each_key_its_passphrase(
 ) -> None:
     monkeypatch.delenv("ARGAN_PASSPHRASE_FILE", raising=False)
     phrases = {name: f"the words of {name}" for name in NAMES}
-    order = ["root-1", "root-2", "root-3", "targets", "models", "policies"]
     questions = {
         "Is it what": ["y"],
         # The last space comes once the echo is off; what is typed before is thrown away.
-        **{f"Passphrase for {name}: ": [phrases[name]] for name in order},
-        "Repeat for confirmation: ": [phrases[name] for name in order],
+        **{f"Passphrase for {name}: ": [phrases[name]] for name in KEY_NAMES},
+        "Repeat for confirmation: ": [phrases[name] for name in KEY_NAMES],
     }
     command = ("key", "ceremony", "--request", request_file, "--keys", tmp_path / "keys")
     code, screen = at_a_terminal((*command, "--out", tmp_path / "bundle.json"), questions)
@@ -116,11 +117,8 @@ def test_held_again_it_goes_on_from_what_the_server_has(
     second = ceremony.decode_bundle((tmp_path / "bundle.json").read_bytes())
     assert second.image_roots[:1] == first.image_roots
     assert second.image_roots[1].signed.keys == first.image_roots[0].signed.keys
-    assert {role: each.signed.version for role, each in second.roles.items()} == {
-        "targets": 2,
-        "models": 2,
-        "policies": 2,
-    }
+    versions = {role: each.signed.version for role, each in second.roles.items()}
+    assert versions == dict.fromkeys(OFFLINE_ROLES, 2)
 
 
 def test_without_file_and_terminal_nothing_is_made(

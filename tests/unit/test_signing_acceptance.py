@@ -5,9 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import DelegatedRole, Metadata, Targets
+from tuf.api.metadata import DelegatedRole, Key, Metadata, Targets
 
-from fleet_protocol.targets import Target
+from fleet_protocol.targets import ROLES, Target
 from fleet_signing import acceptance, artifacts, ceremony, image, keys
 from fleet_signing.ceremony import Bundle
 from fleet_signing.errors import MetadataError, SigningError, StaleError
@@ -36,12 +36,12 @@ def only(**roles: Metadata[Targets]) -> Bundle:
 
 
 def policies(there: Repositories, signed: Targets) -> Bundle:
-    return only(policies=seal(signed, [there.offline.roles["policies"]]))
+    return only(policies=seal(signed, there.offline.roles["policies"]))
 
 
 def with_policy(there: Repositories) -> Bundle:
-    key = there.offline.roles["policies"]
-    return only(policies=image.add(there.bundle.roles["policies"], POLICY, [key], now()))
+    signers = there.offline.roles["policies"]
+    return only(policies=image.add(there.bundle.roles["policies"], POLICY, signers, now()))
 
 
 def test_a_first_ceremony_and_a_publication_are_taken_and_taking_them_again_changes_nothing(
@@ -77,7 +77,7 @@ def signed_by_the_server(there: Repositories) -> Bundle:
 
 
 def signed_by_another_role(there: Repositories) -> Bundle:
-    return only(policies=seal(with_policy(there).roles["policies"].signed, [there.offline.roles["models"]]))
+    return only(policies=seal(with_policy(there).roles["policies"].signed, there.offline.roles["models"]))
 
 
 def changed_after_signing(there: Repositories) -> Bundle:
@@ -110,29 +110,30 @@ def of_an_unknown_role(there: Repositories) -> Bundle:
     return Bundle((), (), {"../root": there.bundle.roles["models"]})
 
 
+def delegates(there: Repositories) -> dict[str, list[Key]]:
+    """The keys that the targets delegate to, by role."""
+    return {role: [signer.public_key for signer in there.offline.roles[role]] for role in ROLES}
+
+
 def with_wider_paths(there: Repositories) -> Bundle:
-    top = image.delegating(
-        {role: [there.offline.roles[role].public_key] for role in ("models", "policies")}, 2, now()
-    )
+    top = image.delegating(delegates(there), 2, now())
     assert top.delegations is not None
     assert top.delegations.roles is not None
     role = top.delegations.roles["models"]
     top.delegations.roles["models"] = DelegatedRole("models", role.keyids, 1, True, ["*/*/*"])
-    return only(targets=seal(top, [there.offline.roles["targets"]]))
+    return only(targets=seal(top, there.offline.roles["targets"]))
 
 
 def vouching_at_the_top(there: Repositories) -> Bundle:
-    top = image.delegating(
-        {role: [there.offline.roles[role].public_key] for role in ("models", "policies")}, 2, now()
-    )
+    top = image.delegating(delegates(there), 2, now())
     top.targets = {POLICY.path: target_file(POLICY)}
-    return only(targets=seal(top, [there.offline.roles["targets"]]))
+    return only(targets=seal(top, there.offline.roles["targets"]))
 
 
 def leaving_a_role_unsigned(there: Repositories) -> Bundle:
     """New delegation keys without the delegated role signed anew would shut every device out."""
-    offered = {role: [keys.generate().public_key] for role in ("models", "policies")}
-    return only(targets=seal(image.delegating(offered, 2, now()), [there.offline.roles["targets"]]))
+    offered = {role: [keys.generate().public_key] for role in ROLES}
+    return only(targets=seal(image.delegating(offered, 2, now()), there.offline.roles["targets"]))
 
 
 def with_one_root_key(there: Repositories) -> Bundle:
@@ -203,14 +204,14 @@ def test_a_first_publication_needs_a_ceremony(there: Repositories) -> None:
 
 
 def test_a_stolen_key_of_models_is_replaced_and_the_server_follows(there: Repositories) -> None:
-    roles = dict(there.offline.roles) | {"models": keys.generate()}
+    roles = dict(there.offline.roles) | {"models": (keys.generate(),)}
     offline = ceremony.OfflineKeys(there.offline.root, roles)
     again = ceremony.hold(offline, there.online.public, now(), there.bundle)
     after = accept(there, again)
-    thief = image.add(after.roles["models"], MODEL, [there.offline.roles["models"]], now())
+    thief = image.add(after.roles["models"], MODEL, there.offline.roles["models"], now())
     with pytest.raises(MetadataError):
         accept(there, only(models=thief), after)
-    owner = image.add(after.roles["models"], MODEL, [roles["models"]], now())
+    owner = image.add(after.roles["models"], MODEL, roles["models"], now())
     assert acceptance.targets_of(accept(there, only(models=owner), after)) == [MODEL]
 
 
@@ -224,10 +225,11 @@ def forged_list(there: Repositories) -> Bundle:
 
 def forged_delegation(there: Repositories) -> Bundle:
     thief = keys.generate()
-    offered = {role: [thief.public_key] for role in ("models", "policies")}
+    offered = {role: [thief.public_key] for role in ROLES}
     top = seal(image.delegating(offered, 2, now()), [thief])
     models = image.add(there.bundle.roles["models"], MODEL, [thief], now())
-    roles = {"targets": top, "models": models, "policies": image.renew(models, [thief], now())}
+    others = {role: image.renew(models, [thief], now()) for role in ROLES}
+    roles = {"targets": top} | others | {"models": models}
     return Bundle(there.bundle.image_roots, there.bundle.director_roots, roles)
 
 

@@ -107,8 +107,8 @@ def test_the_director_s_key_is_not_the_image_repository_s(repositories: Reposito
 def test_the_key_of_policies_vouches_for_no_model(repositories: Repositories, tmp_path: Path) -> None:
     """Even where its role lists one, no client looks there."""
     model = artifacts.of_model(Path("use_cases/water_network/models/pressure_leak")).target
-    key = repositories.offline.roles["policies"]
-    repositories.roles["policies"] = image.add(repositories.roles["policies"], model, [key], repositories.at)
+    signers, role = repositories.offline.roles["policies"], repositories.roles["policies"]
+    repositories.roles["policies"] = image.add(role, model, signers, repositories.at)
     repositories.release()
     assert seen(tmp_path, repositories, model) is None
 
@@ -154,7 +154,8 @@ def test_a_lost_root_key_is_replaced_and_devices_follow(repositories: Repositori
 def test_a_root_of_the_director_is_none_of_the_image_repository(repositories: Repositories) -> None:
     image_root = decode(repositories.image_root, Root).signed
     director_root = decode(repositories.director_root, Root).signed
-    assert image_root.roles["targets"].keyids == [repositories.offline.roles["targets"].public_key.keyid]
+    own = [signer.public_key.keyid for signer in repositories.offline.roles["targets"]]
+    assert (image_root.roles["targets"].keyids, image_root.roles["targets"].threshold) == (own, 2)
     assert director_root.roles["targets"].keyids == [repositories.online.director.public_key.keyid]
     assert (image_root.roles["root"].threshold, len(image_root.roles["root"].keyids)) == (2, 3)
     assert image_root.consistent_snapshot
@@ -170,8 +171,8 @@ def test_a_release_only_grows(repositories: Repositories) -> None:
 
 def test_what_is_withdrawn_is_found_no_more(repositories: Repositories, tmp_path: Path) -> None:
     target = repositories.publish(policy())
-    key = repositories.offline.roles["policies"]
-    repositories.roles["policies"] = image.withdraw(repositories.roles["policies"], target, [key], now())
+    signers = repositories.offline.roles["policies"]
+    repositories.roles["policies"] = image.withdraw(repositories.roles["policies"], target, signers, now())
     repositories.release()
     assert seen(tmp_path, repositories, target) is None
 

@@ -63,8 +63,8 @@ class Desk:
     def vouching(self, release: int) -> Bundle:
         """What publishes that release of a policy, on top of what is there."""
         role = self.open().require().roles["policies"]
-        key = self.offline.roles["policies"]
-        return Bundle((), (), {"policies": image.add(role, policy(release).target, [key], now())})
+        signers = self.offline.roles["policies"]
+        return Bundle((), (), {"policies": image.add(role, policy(release).target, signers, now())})
 
     def seen(self, folder: Path) -> list[int]:
         """The releases that a device finds; python-tuf raises where anything does not fit together."""
