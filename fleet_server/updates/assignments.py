@@ -5,7 +5,6 @@ gets its next version, and the rollouts process publishes that as a hint (:mod:`
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 from sqlmodel import Session, col, select
@@ -18,8 +17,7 @@ from fleet_server.database.models import Artifact, Assignment, Twin, TwinHalf
 from fleet_server.database.parts import in_parts
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
     """One artifact that a device shall have."""
 
     kind: str
