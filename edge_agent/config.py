@@ -6,13 +6,14 @@ nothing is read from the environment.
 
 import math
 import tomllib
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 
 from edge_agent.errors import ConfigError
-from fleet_protocol.delivery import Windows
+from fleet_protocol.delivery import KibPerS, Windows
 from fleet_protocol.manifest import Identifier, Runtime
 from fleet_protocol.messages import MetricKind, Name
 from fleet_protocol.texts import _
@@ -150,6 +151,11 @@ class Updates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     enrolled. It looks every ``poll_interval_s`` and when it is hinted at; after a failure at most
     ``retry_cap_s`` later. A new version is on probation for at least ``probation_s`` seconds and
     ``probation_windows`` answers.
+
+    Artifacts are fetched with at most ``max_kib_per_s`` (0: as fast as it goes), and only within
+    ``windows`` like ``22:00-06:00``, where there are any, as the clocks of ``time_zone`` show. Within
+    ``budget_period_s`` one artifact may cost ``budget_times`` its bytes and ``budget_s`` of trying. Making
+    one from the one before may take ``delta_memory_mib``; 0 is never. A stick is not bound by any of it.
     """
 
     url: Url
@@ -159,6 +165,13 @@ class Updates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     retry_cap_s: Seconds = 900.0
     probation_s: Annotated[float, msgspec.Meta(ge=0.0, le=2_592_000.0)] = 300.0
     probation_windows: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 8
+    max_kib_per_s: KibPerS = 0
+    windows: Windows = ()
+    time_zone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
+    budget_times: Annotated[float, msgspec.Meta(ge=1.0, le=1000.0)] = 3.0
+    budget_s: Annotated[float, msgspec.Meta(ge=60.0, le=31_536_000.0)] = 259_200.0
+    budget_period_s: Annotated[float, msgspec.Meta(ge=60.0, le=31_536_000.0)] = 604_800.0
+    delta_memory_mib: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 32
 
 
 class Os(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -279,6 +292,8 @@ def _contradictions(config: Config) -> list[str]:
         )
     if config.os.restart == "window" and not config.os.windows:
         problems.append(_('[os] restart = "window" needs \'windows\', as in ["02:00-04:00"]'))
+    if config.updates is not None:
+        problems += _zone_problems(config.updates.time_zone)
     for sensor in config.sensors:
         problems += _modbus_problems(sensor) if isinstance(sensor, Modbus) else _replay_problems(sensor)
     return problems
@@ -304,6 +319,19 @@ def _modbus_problems(sensor: Modbus) -> list[str]:
                 )
             )
     return problems
+
+
+def _zone_problems(name: str) -> list[str]:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return [
+            _(
+                "[updates] time_zone {name!r} is not known here; write it like Europe/Warsaw, and see that "
+                "the system has its time zones (tzdata)"
+            ).format(name=name)
+        ]
+    return []
 
 
 def _replay_problems(sensor: Replay) -> list[str]:

@@ -26,6 +26,7 @@
     ├── UpdateError          an update did not come about
     │   ├── UpdateRefused    it must not be accepted; says the class of attack or accident
     │   ├── UpdateUnreachable  the update server did not answer, or a bundle cannot be read
+    │   ├── UpdateHeld       it may not be fetched now: its hours, its budget, somebody on site
     │   ├── UpdateUnfit      it does not fit what else is installed or configured here
     │   ├── UpdaterRefused   the board's own updater says no
     │   ├── UpdateFailed     it was tried, and does not work here
@@ -191,6 +192,18 @@ class UpdateUnreachable(UpdateError):
     """The update server did not answer, or a bundle cannot be read; it is tried again."""
 
     code = "update.unreachable"
+
+
+class UpdateHeld(UpdateError):
+    """It may not be fetched now. ``again_s``: when it may, None where time alone does not help.
+
+    ``spent``: the line has cost what it may cost.
+    """
+
+    def __init__(self, message: str, again_s: float | None, *, spent: bool = False) -> None:
+        super().__init__(message)
+        self.again_s = again_s
+        self.spent = spent
 
 
 class UpdateUnfit(UpdateError):

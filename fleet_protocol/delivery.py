@@ -43,7 +43,7 @@ ANY: Final = Delivery()
 
 def custom_of(terms: Delivery) -> dict[str, Any]:
     """What ``terms`` add to a target's ``custom``; terms that ask for nothing add nothing."""
-    return {} if terms == ANY else {CUSTOM: msgspec.to_builtins(terms)}
+    return {} if terms == ANY else {CUSTOM: msgspec.json.decode(msgspec.json.encode(terms))}
 
 
 def parse(custom: Mapping[str, Any] | None) -> Delivery:
@@ -56,6 +56,16 @@ def parse(custom: Mapping[str, Any] | None) -> Delivery:
         return msgspec.convert((custom or {}).get(CUSTOM, {}), Delivery)
     except msgspec.ValidationError as error:
         raise TargetError(_("the terms of delivery cannot be read: {reason}").format(reason=error)) from None
+
+
+def encode(terms: Delivery) -> str:
+    """``terms`` as a text; empty where they ask for nothing."""
+    return "" if terms == ANY else msgspec.json.encode(terms).decode()
+
+
+def decode(text: str) -> Delivery:
+    """The terms in ``text``, as :func:`encode` wrote them."""
+    return msgspec.json.decode(text, type=Delivery) if text else ANY
 
 
 def slower(*rates: int) -> int:

@@ -240,6 +240,8 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
     """Where one artifact's last update stands; ``done`` of ``size`` bytes while it is fetched.
 
+    A ``size`` below the artifact's own is a delta's. ``fetched``: bytes that came in all tries so far.
+
     ``state`` is an ``UpdateState``; ``refusal`` a ``Refusal`` where it was refused, or empty.
     ``installed`` is the release that runs now, 0 for none.
     """
@@ -253,6 +255,7 @@ class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
     installed: Count = 0
     done: Count = 0
     size: Count = 0
+    fetched: Count = 0
     refusal: Line = ""
     detail: Line = ""
 

@@ -13,8 +13,10 @@ from typing import Final
 
 import msgspec
 from securesystemslib.signer import Signer
-from tuf.api.metadata import MetaFile, Snapshot, Targets, Timestamp
+from tuf.api.metadata import MetaFile, Snapshot, TargetFile, Targets, Timestamp
 
+from fleet_protocol import delivery
+from fleet_protocol.delivery import ANY, Delivery
 from fleet_protocol.targets import Target
 from fleet_signing.metadata import ONLINE_LIFE, SPEC, encode, file_name, seal, target_file
 
@@ -45,16 +47,24 @@ class DirectorSet:
 
 
 def sign_set(
-    device: str, targets: Iterable[Target], version: int, at: datetime, signer: Signer
+    device: str,
+    targets: Iterable[Target],
+    version: int,
+    at: datetime,
+    signer: Signer,
+    terms: Mapping[str, Delivery] = MappingProxyType({}),
 ) -> DirectorSet:
-    """What ``device`` shall have, signed at ``at`` under ``version``, which only grows for a device."""
+    """What ``device`` shall have, signed at ``at`` under ``version``, which only grows for a device.
+
+    ``terms``: by path, on which it is to be fetched; where there are none, as fast as it goes.
+    """
     expires = at + ONLINE_LIFE
     ordered = [_for_device(target, device) for target in targets]
     signed = Targets(
         version,
         SPEC,
         expires,
-        {target.path: target_file(target) for target in ordered},
+        {target.path: _on_terms(target_file(target), terms.get(target.path, ANY)) for target in ordered},
         unrecognized_fields={DEVICE: device},
     )
     targets_bytes = encode(seal(signed, [signer]))
@@ -67,6 +77,11 @@ def sign_set(
 def meta_file(version: int, content: bytes) -> MetaFile:
     """How one role's metadata names another's."""
     return MetaFile(version, len(content), {"sha256": hashlib.sha256(content).hexdigest()})
+
+
+def _on_terms(file: TargetFile, terms: Delivery) -> TargetFile:
+    file.unrecognized_fields["custom"] |= delivery.custom_of(terms)
+    return file
 
 
 def _for_device(target: Target, device: str) -> Target:

@@ -1,6 +1,7 @@
 """What can be asked of an agent on site: the methods behind its local socket.
 
-``status``, ``events``, ``sensor.read``, ``doctor``, ``update.apply``, ``update.status`` and ``bundle``.
+``status``, ``events``, ``sensor.read``, ``doctor``, ``update.apply``, ``update.cancel``, ``update.resume``,
+``update.status`` and ``bundle``.
 Work that somebody began is finished whether or not they stay to see it.
 """
 
@@ -20,6 +21,7 @@ from edge_agent.service.local_api import LocalApi, Method, text_of
 from edge_agent.service.log_tail import LogTail
 from edge_agent.service.recent import Recent
 from fleet_protocol.messages import Reported
+from fleet_protocol.targets import Target
 from fleet_protocol.texts import _
 
 READ_S: Final = 10.0
@@ -61,6 +63,12 @@ class Updates(Protocol):
     async def apply(self, path: Path) -> object:
         """Apply the bundle in a file; raises a family of AgentError that says why not."""
 
+    async def cancel(self) -> list[Target]:
+        """Fetch nothing more of what is being fetched; what that was."""
+
+    async def resume(self) -> list[Target]:
+        """Let what was canceled go on; what that is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -101,6 +109,8 @@ class OnSite:
             "sensor.read": self._read,
             "doctor": self._doctor,
             "update.apply": self._apply,
+            "update.cancel": self._cancel,
+            "update.resume": self._resume,
             "update.status": self._update_status,
             "bundle": self._bundle,
         }
@@ -159,14 +169,24 @@ class OnSite:
 
     async def _apply(self, params: Mapping[str, Any]) -> dict[str, Any]:
         path = _absolute(params)
-        updates = self._parts.updates
-        if updates is None:
-            raise _not_available(_("updates"))
+        updates = self._updates()
         running = self._running.get("apply")
         if running is not None and not running.done():
             raise LocalError(_("an update is being applied already; watch it with update.status"))
         await self._once("apply", lambda: updates.apply(path))
         return await self._update_status({})
+
+    async def _cancel(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        return _paths(await self._updates().cancel())
+
+    async def _resume(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        return _paths(await self._updates().resume())
+
+    def _updates(self) -> Updates:
+        updates = self._parts.updates
+        if updates is None:
+            raise _not_available(_("updates"))
+        return updates
 
     async def _update_status(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         report = await self._parts.reports.report()
@@ -203,6 +223,10 @@ class OnSite:
 
 def _elapsed_ms(since_s: float | None, now_s: float) -> int | None:
     return None if since_s is None else max(0, int((now_s - since_s) * 1000))
+
+
+def _paths(targets: Sequence[Target]) -> dict[str, Any]:
+    return {"items": [target.path for target in targets]}
 
 
 def _value(sample: Sample) -> dict[str, Any]:

@@ -16,7 +16,9 @@ import msgspec
 from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Config, load
 from edge_agent.errors import FolderInUse, UpdateError
-from edge_agent.updates import records
+from edge_agent.updates import canceling, records
+from edge_agent.updates.cost import costs
+from edge_agent.updates.ledger import DOWNLOADS
 from edge_agent.updates.records import Entry, Installed, Journal
 from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import WORDS, Refusal
@@ -42,6 +44,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     for name, text in (
         ("status", _("say what is installed and where each update stands")),
         ("explain", _("say why something was refused or failed, and what to do")),
+        ("cancel", _("stop what is being fetched, and keep what has come")),
+        ("resume", _("let what was canceled go on")),
         ("from", _("apply the updates in a bundle file, without a server")),
     ):
         action = actions.add_parser(name, help=text, description=text)
@@ -58,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
             return _status(config)
         case "explain":
             return _explain(config)
+        case "cancel" | "resume" as action:
+            return _mark(config, action)
         case _:
             return _apply(config, options.file.absolute())
 
@@ -73,6 +79,8 @@ def _status(config: Config) -> int:
             )
     for entry in journal.entries:
         _say(_line(entry))
+    for line in costs(_folder(config) / DOWNLOADS, journal, installed):
+        _say(f"  {line}")
     for refused in journal.looked.refused:
         _say(_("{scope}: refused, {refusal}").format(scope=refused.scope, refusal=refused.refusal))
     if journal.looked.problem:
@@ -168,39 +176,78 @@ async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     return updates.reports()
 
 
+def _mark(config: Config, action: str) -> int:
+    """Cancel what is being fetched, or let it go on."""
+    from edge_agent.agent import alone_in
+
+    try:
+        with alone_in(config.data):
+            mark = canceling.cancel if action == "cancel" else canceling.resume
+            targets = mark(_folder(config) / DOWNLOADS, _records(config)[0])
+            paths = [target.path for target in targets]
+    except FolderInUse:
+        paths = [str(path) for path in _items(ask_agent(config.data / SOCKET, f"update.{action}", {}))]
+    for path in paths:
+        text = _("{path}: canceled") if action == "cancel" else _("{path}: goes on")
+        _say(text.format(path=path))
+    if not paths:
+        _say(_("Nothing is being fetched.") if action == "cancel" else _("Nothing was canceled."))
+    return 0
+
+
 def _through_the_agent(path: Path, file: Path) -> list[UpdateReport]:
     """Ask the agent that runs."""
-    call = {"jsonrpc": "2.0", "id": 1, "method": "update.apply", "params": {"path": str(file)}}
+    items = _items(ask_agent(path, "update.apply", {"path": str(file)}))
+    try:
+        return msgspec.convert(items, list[UpdateReport])
+    except msgspec.ValidationError as error:
+        raise _no_answer(error) from None
+
+
+def ask_agent(path: Path, method: str, params: dict[str, str]) -> Any:
+    """What the agent that runs answers at its socket ``path``.
+
+    Raises:
+        FolderInUse: it does not answer.
+    """
+    call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER_S)
             connection.connect(str(path))
             connection.sendall(msgspec.json.encode(call) + b"\n")
             with connection.makefile("rb") as answers:
-                answer = msgspec.json.decode(answers.readline(_MAX_ANSWER))
+                return msgspec.json.decode(answers.readline(_MAX_ANSWER))
     except (OSError, msgspec.MsgspecError) as error:
         raise FolderInUse(
             _("the agent runs and does not answer on {path} ({reason}); stop it, then try again").format(
                 path=path, reason=error
             )
         ) from None
-    return _reports_in(answer)
 
 
-def _reports_in(answer: Any) -> list[UpdateReport]:
+def _items(answer: Any) -> list[Any]:
     try:
         if "error" in answer:
             raise UpdateError(str(answer["error"]["message"]))
-        return msgspec.convert(answer["result"]["items"], list[UpdateReport])
-    except (TypeError, KeyError, msgspec.ValidationError) as error:
-        raise UpdateError(_("the agent's answer is none: {reason}").format(reason=error)) from None
+        return list(answer["result"]["items"])
+    except (TypeError, KeyError) as error:
+        raise _no_answer(error) from None
+
+
+def _no_answer(error: Exception) -> UpdateError:
+    return UpdateError(_("the agent's answer is none: {reason}").format(reason=error))
 
 
 def _records(config: Config) -> tuple[Journal, Installed]:
+    folder = _folder(config)
+    return records.load(folder, Journal), records.load(folder, Installed)
+
+
+def _folder(config: Config) -> Path:
     from edge_agent.updates.updates import folder_of
 
-    folder = folder_of(config)
-    return records.load(folder, Journal), records.load(folder, Installed)
+    return folder_of(config)
 
 
 def _line(entry: Entry) -> str:

@@ -217,6 +217,19 @@ class Executor:
 
     def sweep(self) -> None:
         """Remove artifacts that nothing refers to; one that only does not fit yet is kept for later."""
+        try:
+            self._store.sweep(self._wanted())
+        except UpdateBroken as error:
+            _LOG.warning("%s", error)
+
+    def tidy(self) -> None:
+        """Remove what was fetched of orders that were withdrawn or replaced. No look may be under way."""
+        try:
+            self._store.tidy(self._wanted())
+        except UpdateBroken as error:
+            _LOG.warning("%s", error)
+
+    def _wanted(self) -> set[str]:
         failed = {each.sha256 for each in self.installed.failed}
         wanted = {
             target.sha256
@@ -231,10 +244,7 @@ class Executor:
             or (entry.state is _S.FAILED and entry.refusal is None and not entry.withdrawn)
             if entry.target.sha256 not in failed
         }
-        try:
-            self._store.sweep(wanted)
-        except UpdateBroken as error:
-            _LOG.warning("%s", error)
+        return wanted
 
     def _due(self) -> list[Entry]:
         """What may move now: models before policies, and of one model's one switch at a time."""

@@ -8,13 +8,13 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from edge_agent.errors import (
     IdentityError,
     RenewalError,
     UpdateBroken,
     UpdateError,
+    UpdateHeld,
     UpdateRefused,
     UpdateUnreachable,
 )
@@ -23,8 +23,10 @@ from edge_agent.identity.identity import serial_of
 from edge_agent.identity.proof import Prover
 from edge_agent.link.https import tls_context
 from edge_agent.updates import board, marks
-from edge_agent.updates.download import Downloader
+from edge_agent.updates.download import Come, Downloader
+from edge_agent.updates.ledger import DOWNLOADS, Ledger
 from edge_agent.updates.marks import Marks
+from edge_agent.updates.meter import Counted, Wall
 from edge_agent.updates.planner import Install, Key, Refuse, Situation, Step, Wait, plan
 from edge_agent.updates.source import Bundle, Https, NotThere, Source, closing
 from edge_agent.updates.spoken import (
@@ -32,6 +34,8 @@ from edge_agent.updates.spoken import (
     Ask,
     Broken,
     Done,
+    Held,
+    Noted,
     Progress,
     Refused,
     Said,
@@ -39,10 +43,9 @@ from edge_agent.updates.spoken import (
     Waiting,
 )
 from edge_agent.updates.trust import Repositories, Word
+from fleet_protocol.delivery import ANY
 from fleet_protocol.targets import Standing, Target
 from fleet_protocol.texts import _
-
-DOWNLOADS: Final = "downloads"
 
 Say = Callable[[Said], None]
 
@@ -91,8 +94,9 @@ def _look(ask: Ask, source: Source, say: Say) -> None:
         marks.save(folder, after)
     for error in word.refused.values():
         say(Refused(error.refusal, error.scope, error.detail))
+    wall = Wall(ask.now_ms, ask.time_zone)
     for step in plan(word.orders, word.published, _situation(ask, after, word)):
-        after = _do(step, Downloader(folder / DOWNLOADS, source), folder, after, say)
+        after = _do(step, _fetching(ask, wall, word, source), folder, after, say)
     say(Done([(*target.key, target.sha256) for target in word.orders]))
 
 
@@ -117,7 +121,22 @@ def _situation(ask: Ask, known: Marks, word: Word) -> Situation:
     )
 
 
-def _do(step: Step, downloader: Downloader, folder: Path, known: Marks, say: Say) -> Marks:
+def _fetching(ask: Ask, wall: Wall, word: Word, source: Source) -> "Fetching":
+    """How to fetch in this look; what lies on a stick costs nobody's line."""
+
+    def fetching(target: Target) -> tuple[Downloader, Counted | None]:
+        downloads = Path(ask.folder) / DOWNLOADS
+        if ask.bundle:
+            return Downloader(downloads, source), None
+        terms = (ask.terms, word.terms.get(target.path, ANY))
+        meter = Counted(downloads, target, terms, ask.budget, wall)
+        bases = [digest for kind, name, digest in ask.bases if (kind, name) == target.key]
+        return Downloader(downloads, source, meter, bases, ask.delta_mib), meter
+
+    return fetching
+
+
+def _do(step: Step, fetching: "Fetching", folder: Path, known: Marks, say: Say) -> Marks:
     """Carry out one step; the marks after it."""
     target = step.target
     match step:
@@ -126,14 +145,22 @@ def _do(step: Step, downloader: Downloader, folder: Path, known: Marks, say: Say
         case Wait():
             say(Waiting(target))
         case Install():
-            return _fetch(target, downloader, folder, known, say)
+            return _fetch(target, fetching, folder, known, say)
     return known
 
 
-def _fetch(target: Target, downloader: Downloader, folder: Path, known: Marks, say: Say) -> Marks:
-    say(Progress(target, 0))
+def _fetch(target: Target, fetching: "Fetching", folder: Path, known: Marks, say: Say) -> Marks:
+    downloader, meter = fetching(target)
+
+    def tell(come: Come) -> None:
+        say(Progress(target, come.done, come.size, meter.ledger.fetched if meter else 0))
+
+    tell(Come(0, target.length))
     try:
-        file = downloader.fetch(target, lambda done: say(Progress(target, done)))
+        file = downloader.fetch(target, tell, lambda text: say(Noted(text)))
+    except UpdateHeld as error:
+        say(Held(target, str(error), error.again_s, error.spent))
+        return known
     except UpdateRefused as error:
         say(Refused(error.refusal, error.scope, error.detail, target))
         return known
@@ -147,5 +174,17 @@ def _fetch(target: Target, downloader: Downloader, folder: Path, known: Marks, s
     after = known.with_release(*target.key, target.description.release)
     if after != known:
         marks.save(folder, after)
+    if meter is not None:
+        say(Noted(_cost(target, meter.ledger)))
     say(Accepted(target, str(file)))
     return after
+
+
+def _cost(target: Target, spent: Ledger) -> str:
+    return _("{path}: {length} bytes are here; {fetched} were fetched, {saved} saved").format(
+        path=target.path, length=target.length, fetched=spent.fetched, saved=spent.saved
+    )
+
+
+Fetching = Callable[[Target], tuple[Downloader, Counted | None]]
+"""With what one target is fetched; None where nobody counts."""

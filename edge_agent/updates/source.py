@@ -64,8 +64,10 @@ class Source(Protocol):
             UpdateUnreachable: the source does not answer, also in the middle of the pieces.
         """
 
-    def part(self, path: str, start: int, etag: str) -> Part:
+    def part(self, path: str, start: int, etag: str, piece: int = CHUNK) -> Part:
         """The file ``path`` from ``start`` on, or from 0 where it is not what ``etag`` named any more.
+
+        At most ``piece`` bytes are read at once.
 
         Raises:
             NotThere: it is not there.
@@ -105,7 +107,7 @@ class Https:
                 return self._chunks(path, response, time.monotonic() + ANSWER_S)
         raise AssertionError(path)
 
-    def part(self, path: str, start: int, etag: str) -> Part:
+    def part(self, path: str, start: int, etag: str, piece: int = CHUNK) -> Part:
         """See :class:`Source`; trying again is the caller's."""
         headers = {"Range": f"bytes={start}-", "If-Range": etag} if start and etag else {}
         try:
@@ -120,7 +122,7 @@ class Https:
             begun,
             None if length is None else begun + length,
             response.headers.get("ETag", ""),
-            self._chunks(path, response, None),
+            self._chunks(path, response, None, piece),
         )
 
     def close(self) -> None:
@@ -164,11 +166,11 @@ class Https:
         self._connection.close()
 
     def _chunks(
-        self, path: str, response: http.client.HTTPResponse, deadline: float | None
+        self, path: str, response: http.client.HTTPResponse, deadline: float | None, piece: int = CHUNK
     ) -> Iterator[bytes]:
         done = False
         try:
-            while chunk := response.read1(CHUNK):
+            while chunk := response.read1(piece):
                 yield chunk
                 if deadline is not None and time.monotonic() > deadline:
                     raise UpdateUnreachable(_("{path} comes too slowly").format(path=path))
@@ -213,7 +215,7 @@ class Bundle:
         _member, file = self._open(path)
         return self._chunks(file)
 
-    def part(self, path: str, start: int, etag: str) -> Part:  # noqa: ARG002 - copied whole from a stick
+    def part(self, path: str, start: int, etag: str, piece: int = CHUNK) -> Part:  # noqa: ARG002 - copied whole
         """See :class:`Source`."""
         member, file = self._open(path)
         return Part(0, member.size, "", self._chunks(file))

@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from edge_agent.updates.ledger import Budget
+from fleet_protocol.delivery import ANY, Delivery
 from fleet_protocol.manifest import Digest
 from fleet_protocol.targets import Kind, Refusal, Target
 
@@ -17,7 +19,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     ``folder`` is the agent's folder of updates. ``now_ms`` is the wall clock where it can be
     believed, else 0; without ``check_dates`` TLS does not look at validity dates. ``server`` is where
     the device proves itself with ``certificate`` and ``key``, empty where nobody asks who it is.
-    ``having`` are the digests that run or are under way, ``failed`` those that failed here.
+    ``having`` are the digests that run or are under way, ``failed`` those that failed here, ``bases``
+    those to which a delta may be asked for, the likeliest first.
+
+    ``terms`` are this device's own, in the ``time_zone``; ``budget`` is what one artifact may cost, and
+    ``delta_mib`` the memory that making it from another may take.
     """
 
     device: str
@@ -36,13 +42,38 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     having: list[tuple[Kind, str, Digest]] = []
     busy: list[tuple[Kind, str]] = []
     failed: list[tuple[Kind, str, Digest]] = []
+    bases: list[tuple[Kind, str, Digest]] = []
+    terms: Delivery = ANY
+    time_zone: str = "UTC"
+    budget: Budget = Budget()
+    delta_mib: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """``done`` of the target's bytes are here."""
+    """``done`` of ``size`` bytes are here: the target's, or a delta's; ``fetched``: in all tries."""
 
     target: Target
     done: int
+    size: int = 0
+    fetched: int = 0
+
+
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """It is ordered and may not be fetched now; it may in ``again_s``, None where time does not help.
+
+    ``spent``: the line has cost what it may cost.
+    """
+
+    target: Target
+    detail: str
+    again_s: float | None = None
+    spent: bool = False
+
+
+class Noted(msgspec.Struct, frozen=True, tag="noted"):
+    """For the log."""
+
+    detail: str
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
@@ -85,7 +116,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     ordered: list[tuple[Kind, str, Digest]]
 
 
-Said = Progress | Accepted | Waiting | Refused | Unreachable | Broken | Done
+Said = Progress | Held | Noted | Accepted | Waiting | Refused | Unreachable | Broken | Done
 
 ENCODER: Final = msgspec.json.Encoder()
 ASK_DECODER: Final = msgspec.json.Decoder(Ask)

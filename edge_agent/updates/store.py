@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_agent import durable
 from edge_agent.errors import UpdateBroken, UpdateRefused
+from edge_agent.updates.ledger import DOWNLOADS
 from edge_agent.updates.unpack import unpack
 from fleet_protocol.errors import PolicyError
 from fleet_protocol.manifest import Manifest
@@ -35,7 +36,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._artifacts: Final = folder / "artifacts"
-        self._downloads: Final = folder / "downloads"
+        self._downloads: Final = folder / DOWNLOADS
 
     def place(self, sha256: str) -> Path:
         """The folder of a model, or of a policy's one file."""
@@ -88,8 +89,15 @@ class Store:
         Raises:
             UpdateBroken: something cannot be removed.
         """
+        self._remove(wanted, self._artifacts, self._downloads)
+
+    def tidy(self, wanted: Collection[str]) -> None:
+        """Remove every download but the ``wanted`` ones; raises as :meth:`sweep`."""
+        self._remove(wanted, self._downloads)
+
+    def _remove(self, wanted: Collection[str], *folders: Path) -> None:
         try:
-            for folder in (self._artifacts, self._downloads):
+            for folder in folders:
                 for path in folder.iterdir() if folder.is_dir() else ():
                     if path.name.split(".")[0] not in wanted:
                         durable.remove(path)

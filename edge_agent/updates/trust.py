@@ -24,6 +24,8 @@ from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUn
 from edge_agent.updates.marks import Marks, RepositoryMark
 from edge_agent.updates.source import NotThere, Source
 from edge_agent.updates.spoken import Ask
+from fleet_protocol import delivery
+from fleet_protocol.delivery import Delivery
 from fleet_protocol.errors import TargetError
 from fleet_protocol.targets import Refusal, Target, parse
 from fleet_protocol.texts import _
@@ -50,13 +52,14 @@ _REFUSALS: Final[tuple[tuple[type[Exception], Refusal], ...]] = (
 class Word(NamedTuple):
     """What both repositories say, verified and in force.
 
-    The director's orders, what the image repository says under the same paths, and which single
-    paths are refused already.
+    The director's orders, what the image repository says under the same paths, which single paths are
+    refused already, and the terms on which each may be fetched.
     """
 
     orders: list[Target]
     published: dict[str, Target]
     refused: dict[str, UpdateRefused]
+    terms: dict[str, Delivery]
 
 
 class Repositories:
@@ -107,12 +110,15 @@ class Repositories:
     def _orders(self, director: "Repository") -> Word:
         """What the director orders; one order that cannot be read costs only itself."""
         self._require_own(director)
-        word = Word([], {}, {})
+        word = Word([], {}, {}, {})
         for target in director.orders():
             try:
-                word.orders.append(_parsed(target))
+                order, terms = _parsed(target), _terms(target)
             except UpdateRefused as error:
                 word.refused[target.path] = error
+            else:
+                word.orders.append(order)
+                word.terms[order.path] = terms
         return word
 
     def _require_own(self, director: "Repository") -> None:
@@ -202,6 +208,13 @@ def _ask_published(image: Repository, word: Word) -> None:
 def _parsed(target: TargetFile) -> Target:
     try:
         return parse(target.path, target.length, target.hashes, target.custom)
+    except TargetError as error:
+        raise UpdateRefused(Refusal.MALFORMED, target.path[:200], str(error)) from None
+
+
+def _terms(target: TargetFile) -> Delivery:
+    try:
+        return delivery.parse(target.custom)
     except TargetError as error:
         raise UpdateRefused(Refusal.MALFORMED, target.path[:200], str(error)) from None
 

@@ -12,27 +12,35 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from edge_agent.backoff import FullJitter
 from edge_agent.clock import Clock
 from edge_agent.config import Config
 from edge_agent.config import Updates as Settings
 from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUnfit, UpdateUnreachable
 from edge_agent.service.health import HealthBoard, as_line
+from edge_agent.updates import canceling
 from edge_agent.updates.asking import ask
 from edge_agent.updates.executor import Executor, Runner
+from edge_agent.updates.ledger import DOWNLOADS, Budget
+from edge_agent.updates.loading import Loading
 from edge_agent.updates.planner import Key
-from edge_agent.updates.records import Entry, Looked, Refusing
+from edge_agent.updates.records import Entry, Journal, Looked, Refusing
 from edge_agent.updates.spoken import (
     Accepted,
     Ask,
     Broken,
     Done,
+    Held,
+    Noted,
     Progress,
     Refused,
     Said,
     Unreachable,
     Waiting,
 )
+from fleet_protocol.delivery import Delivery
 from fleet_protocol.messages import ClockState, Event, Severity, UpdateReport
 from fleet_protocol.targets import Target
 from fleet_protocol.texts import _
@@ -59,6 +67,7 @@ _EVENTS: Final[Mapping[UpdateState, tuple[str, Severity]]] = {
     UpdateState.FAILED: ("update_failed", Severity.WARNING),
 }
 _REFUSED_EVENT: Final = "update_refused"
+_SPENT_EVENT: Final = "update_given_up"
 
 
 class ReadyRunner(Runner, Protocol):
@@ -81,7 +90,8 @@ class Updates:
         self._sooner: Final = asyncio.Event()
         self._moving: Final = asyncio.Event()
         self._one_at_a_time: Final = asyncio.Lock()
-        self._progress: dict[Key, int] = {}
+        self._loading: Final = Loading(settings.poll_interval_s)
+        self._spent: set[str] = set()
         self._hinted = -1
         self._scopes: set[str] = set()
         self._emitted: dict[Key, str] = {}
@@ -120,7 +130,7 @@ class Updates:
         await self._pause(random.uniform(0.0, min(interval, FIRST_LOOK_S)))  # noqa: S311 - spreads load
         while True:
             try:
-                await self._look(self._question(url=self._settings.url))
+                heard = await self._look(self._question(url=self._settings.url))
             except UpdateUnreachable:
                 await self._rest(min(backoff.next_s(), interval))
             except UpdateError as error:
@@ -128,7 +138,8 @@ class Updates:
                 await self._rest(interval)
             else:
                 backoff.reset()
-                await self._rest(interval * random.uniform(1 - _SPREAD, 1 + _SPREAD))  # noqa: S311
+                pause_s = interval * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311
+                await self._rest(min(pause_s, self._loading.again_s) if heard.is_whole else 0.0)
 
     async def work(self, runner: ReadyRunner) -> None:
         """Carry accepted updates out."""
@@ -160,7 +171,8 @@ class Updates:
             UpdateBroken: the device's own files are in the way.
             UpdateUnfit: another update has to come to its end first.
         """
-        heard = await self._look(self._question(bundle=str(path)))
+        with self._loading.urgent():
+            heard = await self._look(self._question(bundle=str(path)))
         if heard.waiting:
             raise UpdateUnfit(
                 _("{names}: an update is under way and has to prove itself first; try again after it").format(
@@ -168,6 +180,26 @@ class Updates:
                 )
             )
         return self.reports()
+
+    async def cancel(self) -> list[Target]:
+        """Stop what is being fetched, until somebody resumes it or it is not ordered any more.
+
+        Raises:
+            UpdateBroken: it cannot be written down.
+        """
+        return await self._mark(canceling.cancel)
+
+    async def resume(self) -> list[Target]:
+        """Let what was canceled go on; raises as :meth:`cancel`."""
+        return await self._mark(canceling.resume)
+
+    async def _mark(self, mark: Callable[[Path, Journal], list[Target]]) -> list[Target]:
+        journal = self._require().journal
+        with self._loading.urgent():
+            async with self._one_at_a_time:
+                marked = mark(folder_of(self._config) / DOWNLOADS, journal)
+        self._sooner.set()
+        return marked
 
     def _require(self) -> Executor:
         if self._executor is None:
@@ -193,12 +225,19 @@ class Updates:
     async def _look(self, asked: Ask) -> "Heard":
         async with self._one_at_a_time:
             executor = self._require()
-            heard = Heard(executor, self._progress, self._health.changed.set)
+            heard = Heard(executor, self._loading, self._health.changed.set)
+            look = ask(asked, heard.hear)
             try:
-                await ask(asked, heard.hear)
+                if asked.bundle:
+                    await look
+                else:
+                    heard.is_whole = await self._loading.whole(look, self._sooner.is_set)
             finally:
                 self._moving.set()
-        self._conclude(executor, heard, of_server=not asked.bundle)
+            if heard.done:
+                executor.tidy()
+        if heard.is_whole:
+            self._conclude(executor, heard, of_server=not asked.bundle)
         return heard
 
     def _conclude(self, executor: Executor, heard: "Heard", *, of_server: bool) -> None:
@@ -211,8 +250,10 @@ class Updates:
         )
         for entry in heard.dropped:
             self._clear_codes(entry.target)
+            self._loading.end(entry.target.key)
         self._health.changed.set()
         self._tell_refused(heard.refused)
+        self._tell_spent()
         if heard.unreachable:
             if of_server:
                 self._health.raise_code(UpdateUnreachable.code, heard.unreachable)
@@ -239,9 +280,21 @@ class Updates:
                 self._emit(_REFUSED_EVENT, Severity.WARNING, f"{scope}: {each.refusal}: {each.detail}", {})
         self._scopes = set(now)
 
+    def _tell_spent(self) -> None:
+        """Raise what the line has spent its budget on, and take back what it may be spent on again."""
+        now = {_subject(held.target): held for held in self._loading.spent}
+        for subject in self._spent - now.keys():
+            self._health.clear(UpdateUnreachable.code, subject=subject)
+        for subject, held in now.items():
+            self._health.raise_code(UpdateUnreachable.code, as_line(held.detail), subject=subject)
+            if subject not in self._spent:
+                self._emit(_SPENT_EVENT, Severity.WARNING, f"{held.target.path}: {held.detail}", {})
+        self._spent = set(now)
+
     def _tell(self, entry: Entry) -> None:
         """A new state: report it, raise or clear its code, and where it is an end, tell it as an event."""
-        self._progress.pop(entry.target.key, None)
+        if entry.state is not UpdateState.DOWNLOADING:
+            self._loading.end(entry.target.key)
         self._raise_codes(entry)
         self._health.changed.set()
         self._moving.set()
@@ -276,15 +329,18 @@ class Updates:
             self._health.clear(code, subject=_subject(target))
 
     def _report(self, executor: Executor, entry: Entry) -> UpdateReport:
-        return report(executor, entry, self._progress.get(entry.target.key, 0))
+        told = report(executor, entry, self._loading.progress(entry.target.key))
+        if entry.state is not UpdateState.DOWNLOADING:
+            return told
+        return msgspec.structs.replace(told, detail=as_line(self._loading.reason(entry.target.key)))
 
 
 class Heard:
     """What a look says, handed on to the executor as it comes."""
 
-    def __init__(self, executor: Executor, progress: dict[Key, int], changed: Callable[[], None]) -> None:
+    def __init__(self, executor: Executor, loading: Loading, changed: Callable[[], None]) -> None:
         self._executor: Final = executor
-        self._progress: Final = progress
+        self._loading: Final = loading
         self._changed: Final = changed
         self.refused: list[Refusing] = []
         self.dropped: list[Entry] = []
@@ -292,6 +348,7 @@ class Heard:
         self.unreachable = ""
         self.broken = ""
         self.done = False
+        self.is_whole = True
 
     @property
     def problem(self) -> str:
@@ -305,10 +362,8 @@ class Heard:
             UpdateBroken: it cannot be written down.
         """
         match said:
-            case Progress(target, done):
-                self._executor.begin(target)
-                self._progress[target.key] = done
-                self._changed()
+            case Progress() | Held() | Noted():
+                self._hear_fetching(said)
             case Accepted(target):
                 self._executor.accept(target)
             case Waiting(target):
@@ -326,6 +381,19 @@ class Heard:
             case Done(ordered):
                 self.done = True
                 self.dropped = self._executor.settle(ordered)
+
+    def _hear_fetching(self, said: Progress | Held | Noted) -> None:
+        match said:
+            case Progress(target):
+                self._executor.begin(target)
+                self._loading.begin(said)
+                self._changed()
+            case Held(target, detail):
+                self._loading.hold(said)
+                _LOG.info("%s", _("{path}: {detail}").format(path=target.path, detail=detail))
+                self._changed()
+            case Noted(detail):
+                _LOG.info("%s", detail)
 
 
 def question(
@@ -352,6 +420,16 @@ def question(
         ],
         busy=executor.busy,
         failed=[(each.kind, each.name, each.sha256) for each in executor.installed.failed],
+        bases=[
+            (slot.kind, slot.name, target.sha256)
+            for slot in executor.installed.slots
+            for target in (slot.current, slot.previous)
+            if target
+        ],
+        terms=Delivery(max_kib_per_s=settings.max_kib_per_s, windows=settings.windows),
+        time_zone=settings.time_zone,
+        budget=Budget(settings.budget_times, settings.budget_s, settings.budget_period_s),
+        delta_mib=settings.delta_memory_mib,
     )
 
 
@@ -360,8 +438,8 @@ def folder_of(config: Config) -> Path:
     return config.data / "updates"
 
 
-def report(executor: Executor, entry: Entry, done: int) -> UpdateReport:
-    """``entry`` as it is reported."""
+def report(executor: Executor, entry: Entry, progress: Progress | None) -> UpdateReport:
+    """``entry`` as it is reported; ``progress`` where it is being fetched."""
     described = entry.target.description
     current = executor.installed.slot(entry.target.key).current
     loading = entry.state is UpdateState.DOWNLOADING
@@ -373,8 +451,9 @@ def report(executor: Executor, entry: Entry, done: int) -> UpdateReport:
         state=entry.state.value,
         since_wall_ms=entry.since_wall_ms,
         installed=current.description.release if current else 0,
-        done=done if loading else 0,
-        size=entry.target.length if loading else 0,
+        done=progress.done if loading and progress else 0,
+        size=(progress.size if progress else entry.target.length) if loading else 0,
+        fetched=progress.fetched if loading and progress else 0,
         refusal=entry.refusal.value if entry.refusal else "",
         detail=entry.detail,
     )

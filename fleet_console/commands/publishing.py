@@ -17,6 +17,7 @@ from tuf.api.metadata import Metadata, Targets
 
 from fleet_console import tables
 from fleet_console.commands import key_drafts, passphrases
+from fleet_console.commands.delivering import MaxKib, Window, terms
 from fleet_console.commands.options import AsJson, placed, show, tell
 from fleet_console.commands.proposing import Reason, Wait, say
 from fleet_console.errors import ConsoleError, UsageError
@@ -161,6 +162,8 @@ def assign(  # noqa: PLR0913 - the command's options
     *,
     place: Place,
     reason: Reason,
+    max_kib_per_s: MaxKib = 0,
+    window: Window = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -168,7 +171,7 @@ def assign(  # noqa: PLR0913 - the command's options
     text = _("{device} shall have {kind} {name} release {release}").format(
         device=device, kind=kind, name=name, release=release
     )
-    body = {"release": release, "reason": reason}
+    body = {"release": release, "reason": reason, "delivery": terms(max_kib_per_s, window)}
     with place.connect() as centre:
         answer = centre.put(f"/v1/devices/{device}/assignments/{kind}/{name}", body)
         say(centre, answer, text, wait=wait, as_json=as_json)

@@ -6,6 +6,7 @@ import typer
 
 from fleet_console.commands import rollout_text
 from fleet_console.commands.confirming import confirm_by_typing
+from fleet_console.commands.delivering import MaxKib, Window, terms
 from fleet_console.commands.durations import seconds
 from fleet_console.commands.options import AsJson, placed, show
 from fleet_console.commands.proposing import Reason, Wait, say
@@ -66,6 +67,8 @@ def start(  # noqa: PLR0913 - the command's options
     soak: Annotated[
         str, typer.Option(metavar="TIME", help=_("From the end of a wave to the next: 60s, 15m, 24h."))
     ] = "60s",
+    max_kib_per_s: MaxKib = 0,
+    window: Window = None,
     wait: Annotated[bool, typer.Option("--wait", help=_("Wait for the approval, then watch it go."))] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +82,7 @@ def start(  # noqa: PLR0913 - the command's options
         "waves": [part.strip() for part in wave.split(",")],
         "max_failures": max_failures,
         "soak_s": _soak_s(soak),
+        "delivery": terms(max_kib_per_s, window),
         "reason": reason,
     }
     with place.connect() as centre:

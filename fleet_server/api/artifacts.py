@@ -1,6 +1,6 @@
 """Artifacts over HTTP: their list, their upload, and which one a device is given by hand."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from fleet_protocol.targets import Kind
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Publisher, Reader, Reason, Updates
+from fleet_server.api.delivering import Terms
 from fleet_server.api.proposing import MADE, ReasonOf, Wish, propose
 from fleet_server.approvals.pages import ProposalPage
 from fleet_server.updates.artifacts import ArtifactSummary
@@ -36,9 +37,10 @@ class Uploaded(BaseModel):
 
 
 class Wanted(BaseModel):
-    """Which release a device shall have, and why."""
+    """Which release a device shall have, on which terms it is fetched, and why."""
 
     release: int = Field(ge=1, le=2**31)
+    delivery: Terms = Terms()
     reason: Reason
 
 
@@ -87,7 +89,8 @@ def assign_artifact(
     response: Response,
 ) -> ProposalPage:
     """Propose to let one device have a release, outside any rollout."""
-    arguments = {"device": device, "kind": kind, "name": name, "release": wanted.release}
+    arguments: dict[str, Any] = {"device": device, "kind": kind, "name": name, "release": wanted.release}
+    arguments["delivery"] = wanted.delivery.model_dump()
     return propose(changes, caller, Wish(ASSIGN, arguments, wanted.reason), response)
 
 

@@ -1,6 +1,6 @@
 """Rollouts over HTTP: starting one, watching it, and holding it up."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from fleet_protocol.targets import Kind
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Reader, Reason, Server, Stopper, forbidden
+from fleet_server.api.delivering import Terms
 from fleet_server.api.proposing import MADE, Why, Wish, propose
 from fleet_server.approvals.pages import ProposalPage
 from fleet_server.updates import rollouts as moves
@@ -31,6 +32,7 @@ class NewRollout(BaseModel):
     waves: list[str] = Field(default=["100%"], min_length=1, max_length=MAX_WAVES)
     max_failures: int = Field(default=0, ge=0, le=1_000_000)
     soak_s: int = Field(default=0, ge=0, le=MAX_SOAK_S)
+    delivery: Terms = Terms()
     reason: Reason
 
 
@@ -44,7 +46,8 @@ class RolloutList(BaseModel):
 @router.post("", status_code=202, responses=MADE)
 def start_rollout(caller: Proposer, changes: Changes, new: NewRollout, response: Response) -> ProposalPage:
     """Propose to cut the group into waves and begin; the rollout then has the proposal's id."""
-    rules = {"waves": new.waves, "max_failures": new.max_failures, "soak_s": new.soak_s}
+    rules: dict[str, Any] = {"waves": new.waves, "max_failures": new.max_failures, "soak_s": new.soak_s}
+    rules["delivery"] = new.delivery.model_dump()
     arguments = new.model_dump(include={"group", "kind", "name", "release", "reason"}) | {"rules": rules}
     return propose(changes, caller, Wish(START, arguments, new.reason), response)
 

@@ -5,19 +5,19 @@ gets its next version, and the rollouts process publishes that as a hint (:mod:`
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from fleet_protocol import delivery
+from fleet_protocol.delivery import ANY, Delivery
 from fleet_protocol.targets import Kind
 from fleet_server.database.models import Artifact, Assignment, Twin, TwinHalf
 from fleet_server.database.parts import in_parts
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
     """One artifact that a device shall have."""
 
     kind: str
@@ -25,16 +25,24 @@ class Wish:
     version: str
     release: int
     sha256: str
+    delivery: Delivery = ANY
 
 
 def assign(
-    session: Session, tenant: str, what: tuple[Kind, str], wishes: Mapping[str, str | None], now_ms: int
+    session: Session,
+    tenant: str,
+    what: tuple[Kind, str],
+    wishes: Mapping[str, str | None],
+    now_ms: int,
+    terms: Delivery = ANY,
 ) -> None:
     """Let each device of ``wishes`` have that artifact of the kind and name ``what``; None is none.
 
-    Within the caller's transaction. The artifacts are there, and the devices are registered.
+    It is fetched on ``terms``. Within the caller's transaction. The artifacts are there, and the devices are
+    registered.
     """
     kind, name = what
+    delivered = delivery.encode(terms)
     for devices in in_parts(sorted(wishes)):
         present = {row.device: row for row in session.exec(_of(tenant, devices, what).with_for_update())}
         for device in devices:
@@ -42,11 +50,11 @@ def assign(
             if artifact is None:
                 if row is not None:
                     session.delete(row)
-            elif row is None or row.artifact != artifact:
+            elif row is None or (row.artifact, row.delivery) != (artifact, delivered):
                 row = row or Assignment(
                     tenant=tenant, device=device, kind=kind, name=name, artifact="", assigned_ms=0
                 )
-                row.artifact, row.assigned_ms = artifact, now_ms
+                row.artifact, row.assigned_ms, row.delivery = artifact, now_ms, delivered
                 session.add(row)
         session.flush()
         _refresh(session, tenant, devices, now_ms)
@@ -55,16 +63,15 @@ def assign(
 def wishes_of(session: Session, tenant: str, devices: Sequence[str]) -> dict[str, list[Wish]]:
     """What each of ``devices`` shall have, by kind and name; at most :data:`.parts.AT_ONCE` devices."""
     rows = session.exec(
-        select(Assignment.device, Artifact)
+        select(Assignment.device, Artifact, Assignment.delivery)
         .where(Assignment.tenant == tenant, col(Assignment.device).in_(devices))
         .where(Artifact.tenant == Assignment.tenant, Artifact.sha256 == Assignment.artifact)
         .order_by(col(Assignment.device), col(Assignment.kind), col(Assignment.name))
     )
     found: dict[str, list[Wish]] = {device: [] for device in devices}
-    for device, artifact in rows:
-        found[device].append(
-            Wish(artifact.kind, artifact.name, artifact.version, artifact.release, artifact.sha256)
-        )
+    for device, artifact, text in rows:
+        known = (artifact.kind, artifact.name, artifact.version, artifact.release, artifact.sha256)
+        found[device].append(Wish(*known, delivery.decode(text)))
     return found
 
 

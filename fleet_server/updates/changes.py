@@ -7,6 +7,8 @@ from typing import Any, Final
 import msgspec
 from sqlmodel import Session, col, select
 
+from fleet_protocol import delivery
+from fleet_protocol.delivery import ANY, Delivery
 from fleet_protocol.targets import Kind
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Permission
@@ -54,12 +56,13 @@ class RolloutArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeviceArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which artifact of which device; ``release`` is None where it is withdrawn."""
+    """Which artifact of which device, on which terms; ``release`` is None where it is withdrawn."""
 
     device: str
     kind: Kind
     name: str
     release: int | None = None
+    delivery: Delivery = ANY
 
 
 def plan_start(session: Session, tenant: str, identity: str, arguments: Arguments) -> Plan:
@@ -206,6 +209,7 @@ def _of_start(
         Difference("max_failures", None, order.rules.max_failures),
         Difference("soak_s", None, order.rules.soak_s),
         Difference("left_out", None, sorted(outlook.unfit)),
+        *_of_terms(ANY, order.rules.delivery),
     )
 
 
@@ -214,7 +218,8 @@ def _plan_one(session: Session, tenant: str, asked: DeviceArguments, artifact: A
     device = assigning.require_device(session, tenant, asked.device)
     (one,) = touched(session, tenant, [device], what)
     release = artifact.release if artifact else None
-    if one.has == release:
+    before = _terms(session, tenant, device.id, what)
+    if one.has == release and before == asked.delivery:
         raise BadChange(
             _("{device} is to have release {release} of {name} already").format(
                 device=device.id, release=release or _("none"), name=asked.name
@@ -223,15 +228,29 @@ def _plan_one(session: Session, tenant: str, asked: DeviceArguments, artifact: A
     diff = [Difference(f"{asked.kind} {asked.name}", one.has, release)]
     if artifact:
         diff.append(Difference("sha256", None, artifact.sha256))
+        diff += _of_terms(before, asked.delivery)
     name = ASSIGN if artifact else WITHDRAW
 
     def carry() -> list[Change]:
         wish = artifact.sha256 if artifact else None
-        assignments.assign(session, tenant, what, {device.id: wish}, wall_ms())
+        assignments.assign(session, tenant, what, {device.id: wish}, wall_ms(), asked.delivery)
         detail: dict[str, Any] = {"kind": asked.kind, "name": asked.name}
-        return [Change(name, device.id, one.has, release, detail | {"release": release})]
+        said = delivery.custom_of(asked.delivery)
+        return [Change(name, device.id, one.has, release, detail | {"release": release, **said})]
 
     return Plan(tuple(diff), Radius.of((one,)), carry)
+
+
+def _of_terms(before: Delivery, after: Delivery) -> list[Difference]:
+    """What changes about how it is fetched."""
+    changed = before != after
+    return [Difference("delivery", delivery.encode(before), delivery.encode(after))] if changed else []
+
+
+def _terms(session: Session, tenant: str, device: str, what: tuple[Kind, str]) -> Delivery:
+    """On which terms the device fetches the artifact ``what`` until now."""
+    row = session.get(Assignment, (tenant, device, *what))
+    return delivery.decode(row.delivery) if row else ANY
 
 
 def _releases(devices: Iterable[Touched]) -> dict[str, int]:

@@ -6,13 +6,15 @@ however often it starts. The last few stay, for a device that began with an olde
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 from tuf.api.metadata import Snapshot, Targets, Timestamp
 
+from fleet_protocol import delivery
+from fleet_protocol.delivery import Delivery
 from fleet_protocol.targets import Target
 from fleet_protocol.texts import _
 from fleet_server.database.engine import writing
@@ -25,6 +27,13 @@ from fleet_signing.metadata import ONLINE_LIFE, file_name, next_version
 
 KEPT: Final = 3
 """Sets a device: the current one, and those that a device may just be reading."""
+
+
+class _Ordered(NamedTuple):
+    """What a device shall have, and by path on which terms it is to fetch it."""
+
+    targets: list[Target]
+    terms: dict[str, Delivery]
 
 
 class Director:
@@ -45,16 +54,16 @@ class Director:
             # First of all: whoever makes up names must not get hold of the database's write lock.
             self._require(session, device)
             latest = self._latest(session, device)
-            if latest is not None and self._holds(latest, self._targets(session, device), at):
+            if latest is not None and self._holds(latest, self._ordered(session, device), at):
                 return _set(latest)
         with writing(self._engine) as session:
             self._require(session, device, hold=True)
-            latest, targets = self._latest(session, device), self._targets(session, device)
-            if latest is not None and self._holds(latest, targets, at):
+            latest, ordered = self._latest(session, device), self._ordered(session, device)
+            if latest is not None and self._holds(latest, ordered, at):
                 return _set(latest)
             version = next_version(latest.version if latest else 0, at)
-            signed = sign_set(device, targets, version, at, self._signer)
-            session.add(self._row(device, targets, signed))
+            signed = sign_set(device, ordered.targets, version, at, self._signer, ordered.terms)
+            session.add(self._row(device, ordered, signed))
             self._forget(session, device)
             return signed
 
@@ -77,9 +86,9 @@ class Director:
         if session.get(Device, (self._tenant, device), with_for_update=hold) is None:
             raise NotFound(_("there is no device {device!r}").format(device=device[:80]))
 
-    def _targets(self, session: Session, device: str) -> list[Target]:
+    def _ordered(self, session: Session, device: str) -> "_Ordered":
         rows = session.exec(
-            select(Artifact)
+            select(Artifact, Assignment.delivery)
             .join(
                 Assignment,
                 (col(Assignment.tenant) == Artifact.tenant) & (col(Assignment.artifact) == Artifact.sha256),
@@ -87,7 +96,8 @@ class Director:
             .where(Assignment.tenant == self._tenant, Assignment.device == device)
             .order_by(col(Assignment.kind), col(Assignment.name))
         )
-        return [target_of(row) for row in rows]
+        found = [(target_of(row), delivery.decode(text)) for row, text in rows]
+        return _Ordered([target for target, _terms in found], {target.path: terms for target, terms in found})
 
     def _latest(self, session: Session, device: str) -> Directive | None:
         return session.exec(
@@ -96,20 +106,20 @@ class Director:
             .order_by(col(Directive.version).desc())
         ).first()
 
-    def _holds(self, latest: Directive, targets: list[Target], at: datetime) -> bool:
+    def _holds(self, latest: Directive, ordered: "_Ordered", at: datetime) -> bool:
         left_ms = latest.expires_ms - at.timestamp() * 1000
-        return latest.state == self._state(targets) and left_ms > ONLINE_LIFE.total_seconds() * 1000 / 2
+        return latest.state == self._state(ordered) and left_ms > ONLINE_LIFE.total_seconds() * 1000 / 2
 
-    def _state(self, targets: list[Target]) -> str:
-        known = msgspec.json.encode((self._signer.public_key.keyid, targets))
+    def _state(self, ordered: "_Ordered") -> str:
+        known = msgspec.json.encode((self._signer.public_key.keyid, ordered))
         return hashlib.sha256(known).hexdigest()
 
-    def _row(self, device: str, targets: list[Target], signed: DirectorSet) -> Directive:
+    def _row(self, device: str, ordered: "_Ordered", signed: DirectorSet) -> Directive:
         return Directive(
             tenant=self._tenant,
             device=device,
             version=signed.version,
-            state=self._state(targets),
+            state=self._state(ordered),
             expires_ms=int(signed.expires.timestamp() * 1000),
             targets=signed.targets.decode(),
             snapshot=signed.snapshot.decode(),

@@ -35,6 +35,7 @@ from fleet_server.identity.device_tokens import TokenDesk
 from fleet_server.identity.renewal import RenewalDesk
 from fleet_server.identity.token_routes import answer_refused, device_of
 from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
+from fleet_server.updates.delta_routes import delta_routes
 from fleet_server.updates.office import PREFIX, Office, open_office
 from fleet_signing.metadata import now
 
@@ -64,6 +65,7 @@ log: Final = logging.getLogger(__name__)
 
 def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
     """What devices are answered with by the server that ``config`` describes."""
+    office = open_office(engine, config)
     app = Starlette(
         routes=[
             *crl_routes(config.broker),
@@ -71,6 +73,7 @@ def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
             *renewal.ROUTES,
             Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
             Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
+            *delta_routes(engine, config, office),
             Route(f"{PREFIX}/director/{{device}}/metadata/{{name}}", _director_metadata),
             *enrollment_routes.routes(engine, config),
         ],
@@ -80,7 +83,7 @@ def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
             SQLAlchemyError: _on_error,
         },
     )
-    app.state.office = open_office(engine, config)
+    app.state.office = office
     app.state.desk, app.state.renewals = TokenDesk(engine, config), RenewalDesk(engine, config)
     return app
 

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from fleet_protocol.delivery import ANY, Delivery
 from fleet_protocol.texts import _
 from fleet_server.errors import RulesError
 
@@ -26,11 +27,15 @@ _COUNT: Final = re.compile(r"([0-9]{1,7})\Z")
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """``soak_s``: seconds from the end of a wave to the next; more than ``max_failures`` end the rollout."""
+    """``soak_s``: seconds from the end of a wave to the next; more than ``max_failures`` end the rollout.
+
+    ``delivery``: on which terms the devices fetch it.
+    """
 
     waves: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_WAVES)]
     max_failures: Annotated[int, msgspec.Meta(ge=0, le=_MOST_DEVICES)] = 0
     soak_s: Annotated[int, msgspec.Meta(ge=0, le=MAX_SOAK_S)] = 0
+    delivery: Delivery = ANY
 
 
 def check(rules: Rules) -> None:

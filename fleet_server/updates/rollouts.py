@@ -415,7 +415,8 @@ def _save(
         for name in changed
         if after.members[name].assigned != before.members[name].assigned
     }
-    assign(session, row.tenant, (Kind(artifact.kind), artifact.name), wishes, now_ms)
+    terms = msgspec.json.decode(row.rules, type=Rules).delivery
+    assign(session, row.tenant, (Kind(artifact.kind), artifact.name), wishes, now_ms, terms)
     _note(session, row, courses)
 
 

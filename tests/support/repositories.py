@@ -9,6 +9,7 @@ from tuf.api.exceptions import DownloadHTTPError
 from tuf.api.metadata import Metadata, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
+from fleet_protocol.delivery import Delivery
 from fleet_protocol.targets import Target, role_of
 from fleet_signing import artifacts, ceremony, director, image
 from fleet_signing.artifacts import Artifact
@@ -103,12 +104,18 @@ class Repositories:
         self._snapshot = version
 
     def direct(
-        self, device: str, *targets: Target, version: int | None = None, signer: Signer | None = None
+        self,
+        device: str,
+        *targets: Target,
+        version: int | None = None,
+        signer: Signer | None = None,
+        terms: Mapping[str, Delivery] | None = None,
     ) -> director.DirectorSet:
-        """Say what ``device`` shall have; nothing without ``targets``."""
+        """Say what ``device`` shall have, and on which ``terms`` by path; nothing without ``targets``."""
         number = version or self.versions.get(device, 0) + 1
         self.versions[device] = number
-        signed = director.sign_set(device, targets, number, self.at, signer or self.online.director)
+        key = signer or self.online.director
+        signed = director.sign_set(device, targets, number, self.at, key, terms or {})
         for root in self.bundle.director_roots:
             self.files[f"director/{device}/metadata/{root.signed.version}.root.json"] = encode(root)
         for name, content in signed.files.items():

@@ -21,7 +21,9 @@ class UpdateServer:
     """Serves ``files`` by path, with Range and ETag; may be told to misbehave.
 
     ``cuts``: after how many bytes of a body the connection is cut, answer by answer, for bodies of at
-    least ``cut_from`` bytes. ``longer``: bytes sent beyond the file. ``asked``: every request so far.
+    least ``cut_from`` bytes. ``pieces``: bodies of at least that size go out so many bytes at a time, with
+    so many seconds between; ``sent`` counts their bytes. ``forgets``: nothing can be gone on with.
+    ``longer``: bytes sent beyond the file. ``asked``: every request so far.
     Tokens are given to whoever asks; ``proved``: what was signed for each. ``private``: nothing of the
     director is given without one. ``shown``: every path with what was shown for it.
     """
@@ -31,6 +33,9 @@ class UpdateServer:
         self.cuts: deque[int] = deque()
         self.cut_from = 20_000
         self.longer = 0
+        self.pieces: tuple[int, float] | None = None
+        self.sent = 0
+        self.forgets = False
         self.honest_length = True
         self.status: dict[str, int] = {}
         self.asked: list[tuple[str, str]] = []
@@ -38,6 +43,7 @@ class UpdateServer:
         self.proved: list[str] = []
         self.private = False
         self.shown: list[tuple[str, str]] = []
+        self.closing = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(credentials.certificate, credentials.key)
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -55,6 +61,7 @@ class UpdateServer:
         return self
 
     def __exit__(self, *_reason: object) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -122,6 +129,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return
         self._answer(200, json.dumps(answer).encode(), {})
 
+    def _drip(self, body: bytes, size: int, seconds: float) -> None:
+        for start in range(0, len(body), size):
+            self.wfile.write(body[start : start + size])
+            self.wfile.flush()
+            self.served.sent += size
+            self.served.closing.wait(seconds)
+
     def _may_see(self, path: str) -> bool:
         served = self.served
         token = self.headers.get("Authorization", "")
@@ -129,7 +143,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return token == f"Bearer {TOKEN}" or not (served.private and path.startswith("director/"))
 
     def _start(self, etag: str, size: int) -> int:
-        asked = self.headers.get("Range", "")
+        asked = "" if self.served.forgets else self.headers.get("Range", "")
         if not asked or self.headers.get("If-Range", etag) != etag:
             return 0
         start = int(asked.removeprefix("bytes=").split("-")[0])
@@ -150,5 +164,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()
+            return
+        if len(body) >= served.cut_from and served.pieces:
+            self._drip(body, *served.pieces)
             return
         self.wfile.write(body)

@@ -7,8 +7,8 @@ import pytest
 
 from edge_agent.errors import UpdateRefused, UpdateUnreachable
 from edge_agent.link.https import tls_context
-from edge_agent.updates import download
-from edge_agent.updates.download import Downloader
+from edge_agent.updates import transfer
+from edge_agent.updates.download import Come, Downloader
 from edge_agent.updates.source import Https, closing
 from fleet_protocol.targets import Refusal, Target
 from fleet_signing.artifacts import Artifact
@@ -36,23 +36,23 @@ def downloader(tmp_path: Path, server: UpdateServer, authority: TestAuthority) -
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(transfer, "_FIRST_WAIT_S", 0.001)
 
 
 def test_a_cut_line_costs_only_what_was_under_way(downloader: Downloader, server: UpdateServer) -> None:
     server.cuts.extend([9_000, 8_000, 1])
-    told: list[int] = []
+    told: list[Come] = []
     file = downloader.fetch(TARGET, told.append)
     assert file.read_bytes() == ARTIFACT.content
     assert server.ranges(".tar") == ["", "bytes=9000-", "bytes=17000-", "bytes=17001-"]
-    assert told[-1] == TARGET.length
+    assert told[-1] == Come(TARGET.length, TARGET.length)
     assert [each.name for each in file.parent.iterdir()] == [TARGET.sha256]
 
 
 def test_what_came_before_a_restart_is_not_fetched_again(
     downloader: Downloader, server: UpdateServer, tmp_path: Path
 ) -> None:
-    server.cuts.extend([9_000] + [0] * download.ATTEMPTS)
+    server.cuts.extend([9_000] + [0] * transfer.ATTEMPTS)
     with pytest.raises(UpdateUnreachable):
         downloader.fetch(TARGET, lambda _done: None)
     assert (tmp_path / f"{TARGET.sha256}.part").stat().st_size == 9_000
@@ -73,14 +73,14 @@ def test_attempts_that_bring_nothing_come_to_an_end(downloader: Downloader, serv
     server.cuts.extend([0] * 50)
     with pytest.raises(UpdateUnreachable):
         downloader.fetch(TARGET, lambda _done: None)
-    assert len(server.asked) == download.ATTEMPTS
+    assert len(server.asked) == transfer.ATTEMPTS
 
 
 @pytest.mark.parametrize("rest", [b"", bytes(5000)], ids=["lost", "zeros"])
 def test_a_part_that_a_power_cut_spoiled_is_no_attack(
     downloader: Downloader, server: UpdateServer, tmp_path: Path, rest: bytes
 ) -> None:
-    server.cuts.extend([9_000] + [0] * download.ATTEMPTS)
+    server.cuts.extend([9_000] + [0] * transfer.ATTEMPTS)
     with pytest.raises(UpdateUnreachable):
         downloader.fetch(TARGET, lambda _done: None)
     server.cuts.clear()
@@ -93,7 +93,7 @@ def test_a_file_that_changed_on_the_server_is_begun_anew(
 ) -> None:
     other = bytes(TARGET.length)
     server.files = {PATH: other}
-    server.cuts.extend([9_000] + [0] * download.ATTEMPTS)
+    server.cuts.extend([9_000] + [0] * transfer.ATTEMPTS)
     with pytest.raises(UpdateUnreachable):
         downloader.fetch(TARGET, lambda _done: None)
     server.cuts.clear()

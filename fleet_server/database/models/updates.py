@@ -27,7 +27,7 @@ class Artifact(Model, table=True):
 
 
 class Assignment(Model, table=True):
-    """Which artifact a device shall have, by kind and name."""
+    """Which artifact a device shall have, by kind and name; ``delivery``: on which terms, as JSON."""
 
     __table_args__ = (
         of_device(),
@@ -40,6 +40,7 @@ class Assignment(Model, table=True):
     name: str = Field(primary_key=True, max_length=64)
     artifact: str = Field(max_length=64)
     assigned_ms: int = integer()
+    delivery: str = Field(default="", max_length=512, sa_column_kwargs={"server_default": ""})
 
 
 class Directive(Model, table=True):
