@@ -156,7 +156,13 @@ async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     health = HealthBoard(clock)
     updates = Updates(config, settings, clock, health)
     updates.take(executor)
-    setting = Setting(config.time_factor, clock, Desk(clock, health), profile.runtimes.allowed)
+    setting = Setting(
+        config.time_factor,
+        clock,
+        Desk(clock, health),
+        profile.runtimes.allowed,
+        profile.limits.memory_mib.value,
+    )
     models = Models(config.models, health, setting, artifacts, lambda: executor.installed)
     try:
         await models.run(lambda _pipeline, _reports: None)

@@ -5,7 +5,8 @@ marks that forbid to go back behind it are on the disk.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -100,10 +101,7 @@ def _situation(ask: Ask, known: Marks, word: Word) -> Situation:
     failed: dict[Key, set[str]] = {}
     for kind, name, digest in ask.failed:
         failed.setdefault((kind, name), set()).add(digest)
-    standings = {
-        target.key: Standing(known.highest(*target.key), frozenset(failed.get(target.key, ())))
-        for target in word.orders
-    }
+    standings = {target.key: _standing(target, known, failed) for target in word.orders}
 
     def problems(description: Description) -> list[str]:
         return board.problems(description, ask.profile)
@@ -115,6 +113,13 @@ def _situation(ask: Ask, known: Marks, word: Word) -> Situation:
         standings=standings,
         problems=problems,
     )
+
+
+def _standing(target: Target, known: Marks, failed: Mapping[Key, AbstractSet[str]]) -> Standing:
+    """A shadow has a mark of its own: a release on trial must not forbid the one that acts its next step."""
+    plain = (target.description.kind, target.description.name)
+    highest = max(known.highest(*plain), known.highest(*target.key))
+    return Standing(highest, frozenset(failed.get(plain, ())))
 
 
 def _do(step: Step, downloader: Downloader, folder: Path, known: Marks, say: Say) -> Marks:
