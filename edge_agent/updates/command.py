@@ -18,6 +18,7 @@ from edge_agent.config import Config, load
 from edge_agent.errors import FolderInUse, UpdateError
 from edge_agent.updates import records
 from edge_agent.updates.records import Entry, Installed, Journal
+from edge_agent.updates.shadow_status import shadow_lines
 from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import WORDS, Refusal
 from fleet_protocol.texts import _
@@ -66,11 +67,14 @@ def _status(config: Config) -> int:
     journal, installed = _records(config)
     for slot in installed.slots:
         if slot.current:
-            _say(
-                _("{path} {version} is installed").format(
-                    path=slot.current.path, version=slot.current.description.version
-                )
+            text = (
+                _("{path} {version} is installed in shadow")
+                if slot.in_shadow
+                else _("{path} {version} is installed")
             )
+            _say(text.format(path=slot.current.path, version=slot.current.description.version))
+    for line in shadow_lines(config.data):
+        _say(line)
     for entry in journal.entries:
         _say(_line(entry))
     for refused in journal.looked.refused:
@@ -212,9 +216,10 @@ def _records(config: Config) -> tuple[Journal, Installed]:
 def _line(entry: Entry) -> str:
     described = entry.target.description
     return (
-        _("{path} {version}: {state} {refusal} {detail}")
+        _("{path} {version}{mode}: {state} {refusal} {detail}")
         .format(
             path=entry.target.path,
+            mode=_(" in shadow") if entry.target.in_shadow else "",
             version=described.version,
             state=entry.state,
             refusal=entry.refusal or "",
