@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from fleet_protocol.targets import Kind
+from fleet_protocol.targets import Kind, Mode
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Reader, Reason, Server, Stopper, forbidden
 from fleet_server.api.proposing import MADE, Why, Wish, propose
@@ -28,6 +28,7 @@ class NewRollout(BaseModel):
     kind: Kind
     name: str = Field(min_length=1, max_length=64)
     release: int = Field(ge=1, le=2**53)
+    mode: Mode = Mode.ACT
     waves: list[str] = Field(default=["100%"], min_length=1, max_length=MAX_WAVES)
     max_failures: int = Field(default=0, ge=0, le=1_000_000)
     soak_s: int = Field(default=0, ge=0, le=MAX_SOAK_S)
@@ -45,7 +46,9 @@ class RolloutList(BaseModel):
 def start_rollout(caller: Proposer, changes: Changes, new: NewRollout, response: Response) -> ProposalPage:
     """Propose to cut the group into waves and begin; the rollout then has the proposal's id."""
     rules = {"waves": new.waves, "max_failures": new.max_failures, "soak_s": new.soak_s}
-    arguments = new.model_dump(include={"group", "kind", "name", "release", "reason"}) | {"rules": rules}
+    arguments = new.model_dump(include={"group", "kind", "name", "release", "mode", "reason"}) | {
+        "rules": rules
+    }
     return propose(changes, caller, Wish(START, arguments, new.reason), response)
 
 

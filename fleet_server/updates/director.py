@@ -5,6 +5,7 @@ however often it starts. The last few stay, for a device that began with an olde
 """
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,7 +14,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 from tuf.api.metadata import Snapshot, Targets, Timestamp
 
-from fleet_protocol.targets import Target
+from fleet_protocol.targets import Mode, Target
 from fleet_protocol.texts import _
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact, Assignment, Device, Directive
@@ -79,15 +80,15 @@ class Director:
 
     def _targets(self, session: Session, device: str) -> list[Target]:
         rows = session.exec(
-            select(Artifact)
+            select(Artifact, Assignment.mode)
             .join(
                 Assignment,
                 (col(Assignment.tenant) == Artifact.tenant) & (col(Assignment.artifact) == Artifact.sha256),
             )
             .where(Assignment.tenant == self._tenant, Assignment.device == device)
-            .order_by(col(Assignment.kind), col(Assignment.name))
+            .order_by(col(Assignment.kind), col(Assignment.name), col(Assignment.mode))
         )
-        return [target_of(row) for row in rows]
+        return [_ordered(target_of(row), Mode(mode)) for row, mode in rows]
 
     def _latest(self, session: Session, device: str) -> Directive | None:
         return session.exec(
@@ -125,6 +126,11 @@ class Director:
         )
         for row in rows:
             session.delete(row)
+
+
+def _ordered(target: Target, mode: Mode) -> Target:
+    """``target`` as a device is to run it."""
+    return replace(target, description=msgspec.structs.replace(target.description, mode=mode))
 
 
 def _set(row: Directive) -> DirectorSet:

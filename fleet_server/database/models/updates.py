@@ -27,7 +27,7 @@ class Artifact(Model, table=True):
 
 
 class Assignment(Model, table=True):
-    """Which artifact a device shall have, by kind and name."""
+    """Which artifact a device shall have, by kind, name and how it is to run it (a ``Mode``)."""
 
     __table_args__ = (
         of_device(),
@@ -38,6 +38,7 @@ class Assignment(Model, table=True):
     device: str = Field(primary_key=True, max_length=63)
     kind: str = Field(primary_key=True, max_length=16)
     name: str = Field(primary_key=True, max_length=64)
+    mode: str = Field(primary_key=True, default="act", max_length=16)
     artifact: str = Field(max_length=64)
     assigned_ms: int = integer()
 
@@ -70,7 +71,7 @@ class DeviceGroup(Model, table=True):
 
 
 class Rollout(Model, table=True):
-    """A move of a group to an artifact; ``detail`` says why it ended as it did."""
+    """A move of a group to an artifact, acting or in shadow; ``detail`` says why it ended as it did."""
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant", "device_group"], ["device_group.tenant", "device_group.name"]),
@@ -81,6 +82,7 @@ class Rollout(Model, table=True):
     id: str = Field(primary_key=True, max_length=36)
     device_group: str = Field(max_length=63)
     artifact: str = Field(max_length=64)
+    mode: str = Field(default="act", max_length=16)
     state: str = Field(max_length=16)
     rules: str = Field(sa_type=Text)
     reason: str = Field(max_length=200)
