@@ -86,7 +86,13 @@ class Agent:
         self._models = Models(
             config.models,
             self.health,
-            Setting(config.time_factor, clock, self._desk, self.allowance.profile.runtimes.allowed),
+            Setting(
+                config.time_factor,
+                clock,
+                self._desk,
+                self.allowance.profile.runtimes.allowed,
+                self.allowance.profile.limits.memory_mib.value,
+            ),
             self._artifacts,
             self._installed,
         )
@@ -165,7 +171,7 @@ class Agent:
     def _tasks(self, recorder: Recorder) -> dict[str, Work]:
         """Everything that runs, by name."""
         updates = self.updates
-        self._desk.record = recorder.note
+        self._desk.record = self._models.shadows.record = recorder.note
         reporter = self._reporter()
         uplink = self._uplink(reporter)
         self._install_agents(Signs(self.store, self.health, recorder, uplink))
@@ -185,7 +191,10 @@ class Agent:
 
     def _reporter(self) -> Reporter:
         updates = self.updates.reports if self.updates else list
-        return Reporter(self._config, self._clock, self.health, self.store, self._sensors, updates)
+        return Reporter(
+            self._config, self._clock, self.health, self.store, self._sensors, updates,
+            self._models.shadows.reports,
+        )  # fmt: skip
 
     def _uplink(self, reporter: Reporter) -> Uplink:
         broker = self._config.broker

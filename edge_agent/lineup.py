@@ -44,7 +44,7 @@ def line_up(configs: Sequence[ModelConfig], installed: Installed, store: Store) 
     fittings += [
         Fitting(slot.name, _installed(slot, store), _policies(slot.name, installed, store))
         for slot in installed.slots
-        if slot.kind is Kind.MODEL and slot.name not in known
+        if slot.kind is Kind.MODEL and slot.name not in known and not slot.in_shadow
     ]
     return fittings
 

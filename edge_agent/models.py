@@ -20,7 +20,11 @@ from edge_agent.errors import InferenceError, ModelRefused, UpdateUnfit
 from edge_agent.escalation.desk import Desk
 from edge_agent.lineup import Choice, Fitting, line_up
 from edge_agent.pipeline.vitals import Vitals
+from edge_agent.service.board import used_by_mib, used_memory_mib
 from edge_agent.service.health import HealthBoard
+from edge_agent.shadows import Acting, Shadows, pace_of, require_metrics
+from edge_agent.updates import budget
+from edge_agent.updates.budget import Pace
 from edge_agent.updates.records import Installed
 from edge_agent.updates.store import Store, read_policy
 from fleet_protocol.errors import PolicyError
@@ -66,12 +70,16 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all models of an agent share: their world's pace, the desk for doubts, runtimes by preference."""
+    """What all models of an agent share: their world's pace, the desk for doubts, runtimes by preference.
+
+    ``memory_mib``: what the profile allows agent and workers together; None is no limit.
+    """
 
     time_factor: float
     clock: Clock
     desk: Desk
     runtimes: Sequence[Runtime] = tuple(Runtime)
+    memory_mib: int | None = None
 
 
 class Models:
@@ -96,6 +104,9 @@ class Models:
         self._examined: _Open | None = None
         self._pipeline: Pipeline | None = None
         self._use: Use = lambda _pipeline, _reports: None
+        self.shadows: Final = Shadows(
+            setting.time_factor, setting.runtimes, setting.memory_mib, Acting(self._piped, self._paces)
+        )
         self.ready: Final = asyncio.Event()
         """Set once the pipeline is in use."""
 
@@ -113,6 +124,7 @@ class Models:
         if self._configs or self._places:
             self._piped()
             self._hand_over()
+            self.shadows.rejoin()
         self.ready.set()
 
     async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
@@ -125,13 +137,15 @@ class Models:
 
         Raises:
             InferenceError: it does not answer as it should, or not on this board.
-            UpdateUnfit: no sensor measures what it looks at, or the policy here cannot read its answers.
+            UpdateUnfit: no sensor measures what it looks at, the policy here cannot read its answers, or it
+                takes more time or memory than there is.
         """
         self.forget()
         fitting = await self._in_thread(lambda: self._fitting(name))
         opened = await self._in_thread(lambda: self._opened(fitting, choice, shared=False))
         try:
-            _require_metrics(opened.session.manifest, metrics)
+            require_metrics(opened.session.manifest, metrics)
+            await self._in_thread(lambda: self._require_room(fitting, opened.session))
             await self._in_thread(lambda: self._require_readable(fitting, opened.session.manifest))
         except BaseException:
             self._give_back(opened)
@@ -204,6 +218,7 @@ class Models:
 
     def close(self) -> None:
         """Give the models and the worker process back."""
+        self.shadows.close()
         self.forget()
         self._close_models()
         if self._worker is not None:
@@ -327,6 +342,27 @@ class Models:
             self._health.clear(_POLICY_REFUSED, subject=fitting.name)
         return _Place(opened, None, None)
 
+    def _paces(self) -> dict[str, Pace]:
+        return {
+            name: pace_of(place.open.session, self._setting.time_factor)
+            for name, place in self._places.items()
+        }
+
+    def _require_room(self, fitting: Fitting, session: "Session") -> None:
+        """There must be time and memory for it once the version that runs has gone.
+
+        What a model takes that lives in the agent's own process cannot be told apart, and is not counted.
+        """
+        budget.require_time(fitting.name, pace_of(session, self._setting.time_factor))
+        if self._setting.memory_mib is None or session.pid is None:
+            return
+        place = self._places.get(fitting.name)
+        goes = place.open.session.pid if place and not place.open.shared else None
+        all_mib = used_memory_mib()
+        used_mib = all_mib - used_by_mib(session.pid)
+        needed_mib = all_mib - (used_by_mib(goes) if goes else 0)
+        budget.require_memory(fitting.name, needed_mib, used_mib, self._setting.memory_mib)
+
     def _require_readable(self, fitting: Fitting, manifest: "Manifest") -> None:
         """The policy that runs must go on running: a model that would silence its alarms is not taken."""
         place = self._places.get(fitting.name)
@@ -348,16 +384,6 @@ def _compiled(choice: Choice, manifest: "Manifest") -> "CompiledPolicy":
     if choice.sha256:
         return CompiledPolicy(read_policy(choice.path, choice.sha256), manifest)
     return CompiledPolicy(parse(choice.path.read_bytes()), manifest)
-
-
-def _require_metrics(manifest: "Manifest", metrics: frozenset[str]) -> None:
-    missing = sorted({feature.metric for feature in manifest.features} - metrics)
-    if missing:
-        raise UpdateUnfit(
-            _("{name} looks at {missing}, which no sensor here measures").format(
-                name=manifest.name, missing=", ".join(missing)
-            )
-        )
 
 
 def _report(place: _Place) -> ModelReport:

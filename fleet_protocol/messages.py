@@ -123,7 +123,8 @@ class Inference(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One answer of a model: what it says, how sure it is, and what it cost in microseconds.
 
     ``request`` names the escalation that an uncertain answer went out with. The answer that came
-    back names it too and ``supersedes`` the first; its model is the central one.
+    back names it too and ``supersedes`` the first; its model is the central one. An answer in
+    ``shadow`` is a model's that runs beside the one that acts: telemetry, never the device's answer.
     """
 
     offset_ms: OffsetMs
@@ -136,6 +137,7 @@ class Inference(msgspec.Struct, array_like=True, frozen=True, gc=False):
     uncertain: bool = False
     request: RequestId = ""
     supersedes: bool = False
+    shadow: bool = False
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True):
@@ -229,6 +231,38 @@ class ModelReport(msgspec.Struct, frozen=True, kw_only=True):
     policy: Line = ""
 
 
+class Disagreement(msgspec.Struct, frozen=True):
+    """In so many ``windows`` the acting model said one label and the shadow the other."""
+
+    acting: Line
+    shadow: Line
+    windows: Count
+
+
+class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that runs in shadow, and how its answers compare with those of the version that acts.
+
+    ``windows`` were answered by both; ``agreement`` is the share of them with the same label, the
+    differences are of the scores, absolute. Latencies are medians in microseconds. ``failures``:
+    windows to which the shadow had no answer, the ``missed`` ones with them, for which it was too slow.
+    """
+
+    model: Name
+    version: Name
+    release: Count
+    digest: Line
+    against: Line = ""
+    windows: Count = 0
+    agreement: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 1.0
+    mean_difference: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    max_difference: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    disagreements: Annotated[list[Disagreement], msgspec.Meta(max_length=16)] = []
+    latency_us: Count = 0
+    acting_latency_us: Count = 0
+    failures: Count = 0
+    missed: Count = 0
+
+
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     """One health code that is raised now; the words for it are in the health catalog."""
 
@@ -242,7 +276,7 @@ class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
 
     A ``size`` below the artifact's own is a delta's. ``fetched``: bytes that came in all tries so far.
 
-    ``state`` is an ``UpdateState``; ``refusal`` a ``Refusal`` where it was refused, or empty.
+    ``state`` is an ``UpdateState``, ``mode`` a ``Mode``; ``refusal`` a ``Refusal`` where it was refused.
     ``installed`` is the release that runs now, 0 for none.
     """
 
@@ -252,6 +286,7 @@ class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
     version: Line
     state: Name
     since_wall_ms: WallMs
+    mode: Name = "act"
     installed: Count = 0
     done: Count = 0
     size: Count = 0
@@ -282,6 +317,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     health: Annotated[list[HealthReport], msgspec.Meta(max_length=256)]
     spool: SpoolReport
     updates: Annotated[list[UpdateReport], msgspec.Meta(max_length=128)] = []
+    shadows: Annotated[list[ShadowReport], msgspec.Meta(max_length=64)] = []
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -460,6 +496,10 @@ def _check(message: Message) -> None:
             values = [value for event in message.events for value in event.values.values()]
         case Request() | Answer():
             values = [message.score, message.confidence]
+        case Reported():
+            values = [
+                figure for each in message.shadows for figure in (each.mean_difference, each.max_difference)
+            ]
         case Gap() if message.first > message.seq:
             raise MessageError(_("a gap ends before it starts"))
         case _:

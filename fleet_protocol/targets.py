@@ -50,6 +50,9 @@ class Mode(StrEnum):
     SHADOW = "shadow"
 
 
+BESIDE: Final = ".shadow"
+"""Ends the name of a shadow's own place on a device; no artifact's name has a dot."""
+
 ACTUATION: Final = "actuation"
 """The role that signs policies which act, with more keys than one."""
 
@@ -124,8 +127,14 @@ class Target:
 
     @property
     def key(self) -> tuple[Kind, str]:
-        """What it replaces: kind and name."""
-        return self.description.kind, self.description.name
+        """What it replaces on a device: kind and name; a shadow only another one, see :data:`BESIDE`."""
+        name = self.description.name
+        return self.description.kind, name + BESIDE if self.in_shadow else name
+
+    @property
+    def in_shadow(self) -> bool:
+        """Whether it is to run beside what acts."""
+        return self.description.mode is Mode.SHADOW
 
 
 class Refusal(StrEnum):

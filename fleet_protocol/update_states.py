@@ -2,7 +2,8 @@
 
 The device writes the next state down before it acts, so that after a power cut it knows what it was
 about to do. Every way ends in ``committed``, ``rolled_back`` or ``failed``; the device then runs
-either the new version or the one before, and the artifact's next update begins at ``idle`` again.
+either the new version or the one before, and the artifact's next update begins at ``idle`` again. What
+runs in shadow stays on trial: from ``committed`` too it is rolled back when it fails.
 """
 
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ TRANSITIONS: Final[Mapping[UpdateState, frozenset[UpdateState]]] = {
     _S.ACTIVATING: frozenset({_S.PROBATION, _S.ROLLING_BACK}),
     _S.PROBATION: frozenset({_S.COMMITTED, _S.ROLLING_BACK}),
     _S.ROLLING_BACK: frozenset({_S.ROLLED_BACK}),
-    _S.COMMITTED: frozenset({_S.IDLE}),
+    _S.COMMITTED: frozenset({_S.IDLE, _S.ROLLING_BACK}),
     _S.ROLLED_BACK: frozenset({_S.IDLE}),
     _S.FAILED: frozenset({_S.IDLE}),
 }

@@ -74,8 +74,9 @@ class Worker:
     that live as long as it shall.
     """
 
-    def __init__(self) -> None:
-        """Start the process; it is not waited for."""
+    def __init__(self, niceness: int = 0) -> None:
+        """Start the process; it is not waited for. ``niceness`` is that of all its lives."""
+        self._niceness: Final = niceness
         self._lock: Final = threading.Lock()
         self._placed: dict[int, Placed] = {}
         self._pending: deque[Placed] = deque()
@@ -83,7 +84,7 @@ class Worker:
         self._refused: dict[int, errors.InferenceError] = {}
         """Models that it would not load again, with why."""
         self._restarts: deque[float] = deque(maxlen=RESTARTS)
-        self._child: _Child | None = _start()
+        self._child: _Child | None = _start(niceness)
 
     @property
     def pid(self) -> int | None:
@@ -225,14 +226,14 @@ class Worker:
         if len(self._restarts) == RESTARTS and now - self._restarts[0] < RESTART_WINDOW_S:
             return
         self._restarts.append(now)
-        self._child = _start()
+        self._child = _start(self._niceness)
         self._pending = deque(self._placed.values())
         self._refused.clear()
         for placed in self._pending:
             _send(self._child, placed.load, placed.region)
 
 
-def _start() -> _Child:
+def _start(niceness: int) -> _Child:
     answering, request = os.pipe()
     reply = os.eventfd(0, os.EFD_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -252,6 +253,8 @@ def _start() -> _Child:
         os.close(answering)
         theirs.close()
     pidfd = os.pidfd_open(process.pid)
+    if niceness:
+        os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
     watch = select.epoll()
     # By edge: each answer is told once, and the eventfd need not be read, which saves a system call.
     watch.register(reply, select.EPOLLIN | select.EPOLLET)

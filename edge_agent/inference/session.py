@@ -53,6 +53,12 @@ class Session(Protocol):
     """SHA-256 of ``manifest.json`` in hex."""
     runtime: Runtime
     isolation: Isolation
+    golden_us: float
+    """Median microseconds that a golden input took here as it was opened."""
+
+    @property
+    def pid(self) -> int | None:
+        """The worker process that it lives in; none where that is this one, or is just being started."""
 
     def infer(self, windows: Sequence[Window]) -> Answer:
         """The answer for one window a feature, each of the feature's ``window`` length.
@@ -88,9 +94,9 @@ def open_session(
     bundle = read_bundle(folder)
     candidates = _candidates(bundle.manifest, runtime, preferred)
     if isolation == "none":
-        return DirectSession(bundle, _choose(bundle, candidates))
+        return DirectSession(bundle, *_choose(bundle, candidates))
     # One that stands alone is examined where it will run.
-    chosen = candidates[0] if len(candidates) == 1 else _choose(bundle, candidates)
+    chosen = candidates[0] if len(candidates) == 1 else _choose(bundle, candidates)[0]
     host = worker or Worker()
     try:
         return WorkerSession(bundle, chosen, host, owned=worker is None)
@@ -104,14 +110,16 @@ class DirectSession:
     """The model in this process: fastest, and a crash in native code is the agent's."""
 
     isolation: Isolation = "none"
+    pid: int | None = None
 
-    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+    def __init__(self, bundle: Bundle, runtime: Runtime, golden_us: float) -> None:
         """Load the model, which was examined in another process, and with it NumPy and the runtime."""
         import numpy as np
 
         from edge_agent.inference.engine import Engine
 
         self.manifest, self.digest, self.runtime = bundle.manifest, bundle.digest, runtime
+        self.golden_us = golden_us
         self._infer: Callable[[Sequence[Vector]], Scored] = Engine(bundle, runtime).infer
         self._labels: Final = self.manifest.output.labels
         self._numbers: Final = np.frombuffer
@@ -143,6 +151,7 @@ class WorkerSession:
         self._owned: Final = owned
         self._placed: Final = worker.load(bundle.folder, runtime, layout)
         _require_same(bundle, self._placed)
+        self.golden_us = self._placed.median_us
         self._memory: Final = mmap.mmap(self._placed.region, layout.size)
         self._view: Final = memoryview(self._memory)
         self._windows: Final = [self._view[place].cast("f") for place in layout.windows]
@@ -150,6 +159,11 @@ class WorkerSession:
         self._place: Final = layout.answer
         self._reason_place: Final = slice(layout.reason, layout.reason + wire.MAX_REASON)
         self._labels: Final = self.manifest.output.labels
+
+    @property
+    def pid(self) -> int | None:
+        """See :class:`Session`."""
+        return self._worker.pid
 
     def infer(self, windows: Sequence[Window]) -> Answer:
         """See :class:`Session`. Raises WorkerCrashed where the worker died or hung over it."""
@@ -207,8 +221,8 @@ def _candidates(manifest: Manifest, wanted: Runtime | None, preferred: Sequence[
     return found
 
 
-def _choose(bundle: Bundle, candidates: list[Runtime]) -> Runtime:
-    """The first runtime that is right, or a later one that is clearly faster.
+def _choose(bundle: Bundle, candidates: list[Runtime]) -> tuple[Runtime, float]:
+    """The first runtime that is right, or a later one that is clearly faster; with its median microseconds.
 
     Raises:
         RuntimeMissing: one was tried, and it does not import.
@@ -229,7 +243,7 @@ def _choose(bundle: Bundle, candidates: list[Runtime]) -> Runtime:
     for each, median_us in speeds.items():
         if median_us < _CLEARLY_FASTER * speeds[chosen]:
             chosen = each
-    return chosen
+    return chosen, speeds[chosen]
 
 
 def _try(bundle: Bundle, runtime: Runtime) -> float:

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from edge_agent.pipeline.comparison import Compared
 from edge_agent.pipeline.vitals import Vitals
 from fleet_protocol.manifest import Feature
 from fleet_protocol.messages import ClockState, TimeBase
@@ -63,7 +64,8 @@ class ModelMemory(msgspec.Struct, array_like=True, frozen=True):
     """One model's memory.
 
     Rules and vitals fit the policy of this name alone. Windows fit the model of this manifest, and through
-    ``layout`` a successor of the same ``name`` that looks at the same metrics in the same step.
+    ``layout`` a successor of the same ``name`` that looks at the same metrics in the same step. Only a
+    model in shadow has ``compared`` anything.
     """
 
     digest: str
@@ -74,6 +76,7 @@ class ModelMemory(msgspec.Struct, array_like=True, frozen=True):
     name: str = ""
     layout: Layout | None = None
     vitals: Vitals = Vitals()
+    compared: Compared | None = None
 
 
 class Memory(msgspec.Struct, array_like=True, frozen=True):
@@ -129,6 +132,14 @@ def _longest(memory: WindowsMemory, layout: Layout) -> dict[str, bytes]:
     for metric, values in zip(layout.rings, memory.rings, strict=True):
         longest[metric] = max(longest.get(metric, b""), values, key=len)
     return longest
+
+
+def moved(memory: ModelMemory, shift_ms: int) -> ModelMemory:
+    """``memory`` with the times of its windows moved by ``shift_ms``."""
+    if memory.windows is None:
+        return memory
+    windows = msgspec.structs.replace(memory.windows, start_ms=memory.windows.start_ms + shift_ms)
+    return msgspec.structs.replace(memory, windows=windows)
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(Memory)

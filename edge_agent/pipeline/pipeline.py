@@ -13,12 +13,13 @@ from typing import Final, NamedTuple, Protocol
 from edge_agent.errors import InferenceError, ModelRefused
 from edge_agent.escalation.doubts import Doubts, Weighed
 from edge_agent.inference.session import Answer, Session
-from edge_agent.pipeline.memory import ModelMemory
+from edge_agent.pipeline.memory import ModelMemory, moved
 from edge_agent.pipeline.rules import Rules
+from edge_agent.pipeline.shadow import Shadow
 from edge_agent.pipeline.vitals import Pulse, Vitals
 from edge_agent.pipeline.windows import Due, Windows
 from edge_agent.sensors.base import Sample
-from fleet_protocol.messages import Event, Inference, Quality, Severity
+from fleet_protocol.messages import Event, Inference, Severity
 from fleet_protocol.policy import CompiledPolicy, Rule, Urgency, Value
 
 _RULE_FAILED: Final = "policy.rule_failed"
@@ -69,20 +70,30 @@ class Pipeline:
         self._health: Final = health
         self._time_factor: Final = time_factor
         self._watches: Final = [_Watch(model, health, time_factor) for model in models]
+        self._shadows: Final[dict[str, Shadow]] = {}
+        self._remembered: dict[str, ModelMemory] = {}
+        """What shadows remember that have not joined yet, by their models' names."""
 
     def process(self, samples: list[Sample], mono_ms: int) -> Processed:
         """What ``samples``, taken up to ``mono_ms``, bring about. Raises nothing that it foresees."""
         processed = Processed([], [])
         for watch in self._watches:
             watch.process(samples, mono_ms, processed)
+        for shadow in self._shadows.values():
+            shadow.process(samples, mono_ms)
         return processed
 
     def memory(self) -> list[ModelMemory]:
         """What is remembered of every model."""
-        return [watch.memory() for watch in self._watches]
+        remembered = self._remembered | {name: shadow.memory() for name, shadow in self._shadows.items()}
+        return [*(watch.memory() for watch in self._watches), *remembered.values()]
 
     def restore(self, models: list[ModelMemory], shift_ms: int) -> None:
         """Take over what fits a model and its policy, with times moved by ``shift_ms``."""
+        self._remembered = {memory.name: moved(memory, shift_ms) for memory in models if memory.compared}
+        for name, shadow in self._shadows.items():
+            shadow.restore(self._remembered.pop(name, None))
+        models = [memory for memory in models if not memory.compared]
         by_digest = {memory.digest: memory for memory in models}
         by_name = {memory.name: memory for memory in models if memory.name}
         for watch in self._watches:
@@ -101,14 +112,44 @@ class Pipeline:
             if before.name == watch.name:
                 watch.succeed(before)
                 self._watches[place] = watch
-                return
-        self._watches.append(watch)
+                break
+        else:
+            self._watches.append(watch)
+        self._pair(watch.name)
 
     def remove(self, name: str) -> None:
         """Watch no more with the model called ``name``."""
         for watch in [each for each in self._watches if each.name == name]:
             watch.withdraw()
             self._watches.remove(watch)
+
+    def join(self, shadow: Shadow) -> None:
+        """Let ``shadow`` run beside the model of its name from the next sample on.
+
+        It sees what it remembers from before a restart, else what the model that acts has seen.
+        """
+        acting = self._acting(shadow.name)
+        if not shadow.restore(self._remembered.pop(shadow.name, None)) and acting is not None:
+            shadow.windows.succeed(acting.windows)
+        self._shadows[shadow.name] = shadow
+        self._pair(shadow.name)
+
+    def part(self, name: str) -> None:
+        """Let nothing run in shadow of the model called ``name`` any more."""
+        self._shadows.pop(name, None)
+        self._remembered.pop(name, None)
+        self._pair(name)
+
+    def _pair(self, name: str) -> None:
+        """Have the model called ``name`` tell its answers to what runs in its shadow now."""
+        acting, shadow = self._acting(name), self._shadows.get(name)
+        if acting is not None:
+            acting.twin = shadow
+            if shadow is not None:
+                shadow.comparison.against(acting.digest, acting.version)
+
+    def _acting(self, name: str) -> "_Watch | None":
+        return next((watch for watch in self._watches if watch.name == name), None)
 
     def vitals(self, name: str) -> Vitals:
         """How the model called ``name`` has done since it took its place, with the policy that it has."""
@@ -126,9 +167,8 @@ class _Watch:
         self._session: Final = model.session
         self._manifest: Final = model.session.manifest
         self._health: Final = health
-        self._windows: Final = Windows(self._manifest.features, self._manifest.step_s, time_factor)
-        self._metrics: Final = frozenset(self._windows.metrics)
-        self._readings: Final = [f"reading.{metric}" for metric in self._windows.metrics]
+        self.windows: Final = Windows(self._manifest.features, self._manifest.step_s, time_factor)
+        self._readings: Final = [f"reading.{metric}" for metric in self.windows.metrics]
         self._rules: Final = Rules(model.policy, time_factor) if model.policy else None
         self._doubts: Final = model.doubts
         self._answered = -1
@@ -136,15 +176,19 @@ class _Watch:
         self._rule_failed = False
         self._alarm: Final = self._manifest.output.alarm_label
         self.pulse: Final = Pulse()
+        self.twin: Shadow | None = None
+        """What runs in its shadow, and is told its answers."""
 
     def process(self, samples: list[Sample], mono_ms: int, processed: Processed) -> None:
-        windows = self._windows
-        for sample in samples:
-            name, value = sample.metric.name, sample.value
-            if sample.quality is Quality.GOOD and value is not None and name in self._metrics:
-                self._catch_up(sample.mono_ms, mono_ms, processed)
-                windows.add(name, value, sample.mono_ms)
-        self._catch_up(mono_ms, mono_ms, processed)
+        for due in self.windows.take(samples, mono_ms):
+            answer = self._ask(due)
+            if answer:
+                if self.twin:
+                    self.twin.comparison.acted(due.bucket, answer)
+                weighed = Weighed(self._judge(answer, due, mono_ms, processed.events))
+                if self._doubts is not None:
+                    weighed = self._doubts.weigh(answer, due, mono_ms, is_doubted=weighed.uncertain)
+                processed.inferences.append(self._inference(answer, weighed))
 
     @property
     def digest(self) -> str:
@@ -156,9 +200,14 @@ class _Watch:
         """The model's name, which its successors share."""
         return self._manifest.name
 
+    @property
+    def version(self) -> str:
+        """The model's version, as people know it."""
+        return self._manifest.version
+
     def succeed(self, before: "_Watch") -> None:
         """Go on where ``before`` is."""
-        self._windows.succeed(before._windows)
+        self.windows.succeed(before.windows)
         self._answered = before._answered
         self._ill, self._rule_failed = before._ill, before._rule_failed
         if before._doubts is not None and self._doubts is None:
@@ -181,11 +230,11 @@ class _Watch:
         return ModelMemory(
             self.digest,
             rules.name if rules else "",
-            self._windows.memory(),
+            self.windows.memory(),
             self._answered,
             rules.memory() if rules else [],
             self.name,
-            self._windows.layout,
+            self.windows.layout,
             self.pulse.read(),
         )
 
@@ -197,24 +246,12 @@ class _Watch:
         if memory.layout is None:
             if memory.digest != self.digest:
                 return
-            self._windows.restore(memory.windows, shift_ms)
-        elif not self._windows.restore_other(memory.windows, memory.layout, shift_ms):
+            self.windows.restore(memory.windows, shift_ms)
+        elif not self.windows.restore_other(memory.windows, memory.layout, shift_ms):
             return
         self._answered = memory.answered
         if self._rules is not None and self._rules.name == memory.policy:
             self._rules.restore(memory.rules, shift_ms)
-
-    def _catch_up(self, until_ms: int, mono_ms: int, processed: Processed) -> None:
-        """Answer for every window that fell due by ``until_ms``."""
-        windows = self._windows
-        while windows.behind(until_ms):
-            due = windows.close(until_ms)
-            answer = self._ask(due) if due else None
-            if due and answer:
-                weighed = Weighed(self._judge(answer, due, mono_ms, processed.events))
-                if self._doubts is not None:
-                    weighed = self._doubts.weigh(answer, due, mono_ms, is_doubted=weighed.uncertain)
-                processed.inferences.append(self._inference(answer, weighed))
 
     def _ask(self, due: Due) -> Answer | None:
         name = self._manifest.name
@@ -276,6 +313,6 @@ class _Watch:
         )
 
     def _event(self, rule: Rule, answer: Answer, due: Due) -> Event:
-        values = dict(islice(zip(self._windows.metrics, due.latest, strict=True), _MAX_READINGS))
+        values = dict(islice(zip(self.windows.metrics, due.latest, strict=True), _MAX_READINGS))
         values |= {"score": answer.score, "confidence": answer.confidence}
         return Event(0, rule.name, _SEVERITIES[rule.severity], rule.text, self._manifest.name, values)

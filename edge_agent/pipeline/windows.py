@@ -12,7 +12,7 @@ sample; see :data:`PHASE`.
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from edge_agent.pipeline.memory import (
@@ -24,7 +24,9 @@ from edge_agent.pipeline.memory import (
     beyond,
     refit,
 )
+from edge_agent.sensors.base import Sample
 from fleet_protocol.manifest import Feature
+from fleet_protocol.messages import Quality
 from fleet_protocol.texts import _
 
 PHASE: Final = 0.75
@@ -158,6 +160,21 @@ class Windows:
     def behind(self, mono_ms: int) -> bool:
         """Whether a bucket that ended by ``mono_ms`` is still open."""
         return mono_ms >= self._end_ms
+
+    def take(self, samples: Iterable[Sample], mono_ms: int) -> Iterator[Due]:
+        """Take ``samples``, read up to ``mono_ms``; what falls due on the way, one bucket at a time."""
+        for sample in samples:
+            name, value = sample.metric.name, sample.value
+            if sample.quality is Quality.GOOD and value is not None and name in self._metrics:
+                yield from self._catch_up(sample.mono_ms)
+                self.add(name, value, sample.mono_ms)
+        yield from self._catch_up(mono_ms)
+
+    def _catch_up(self, until_ms: int) -> Iterator[Due]:
+        while self.behind(until_ms):
+            due = self.close(until_ms)
+            if due is not None:
+                yield due
 
     def close(self, mono_ms: int) -> Due | None:
         """Close the open bucket, and after a long silence all up to ``mono_ms``; what fell due by it."""

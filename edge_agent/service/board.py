@@ -103,6 +103,11 @@ def used_memory_mib() -> int:
     return sum(_proportional_kib(pid) for pid in family) // _KIB
 
 
+def used_by_mib(pid: int) -> int:
+    """MiB that one process takes, proportional; 0 where it is gone."""
+    return _proportional_kib(pid) // _KIB
+
+
 def used_disk_bytes(folder: Path) -> int:
     """Bytes of the files below ``folder``; 0 where there is none."""
     total = 0

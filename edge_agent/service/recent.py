@@ -89,8 +89,13 @@ class Recent:
             track.add(sample)
 
     def conclude(self, inferences: Iterable[Inference], events: Iterable[Event], mono_ms: int) -> None:
-        """Remember what came of them; ``mono_ms`` is what the records' offsets count from."""
+        """Remember what came of them; ``mono_ms`` is what the records' offsets count from.
+
+        An answer in shadow is not the device's: how it compares is in the report.
+        """
         for inference in inferences:
+            if inference.shadow:
+                continue
             self._inferences.pop(inference.model, None)
             self._inferences[inference.model] = (mono_ms + inference.offset_ms, inference)
         while len(self._inferences) > _MODELS:

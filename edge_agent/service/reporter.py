@@ -11,7 +11,15 @@ from edge_agent.config import Config
 from edge_agent.sensors.base import Sensor
 from edge_agent.service.health import HealthBoard
 from edge_agent.telemetry.store import Store
-from fleet_protocol.messages import ModelReport, Reported, SensorReport, Status, UpdateReport, encode
+from fleet_protocol.messages import (
+    ModelReport,
+    Reported,
+    SensorReport,
+    ShadowReport,
+    Status,
+    UpdateReport,
+    encode,
+)
 from fleet_protocol.topics import Channel
 
 REPORT_INTERVAL_S: Final = 60.0
@@ -46,12 +54,14 @@ class Reporter:
         store: Store,
         sensors: Sequence[Sensor],
         updates: Callable[[], list[UpdateReport]] = list,
+        shadows: Callable[[], list[ShadowReport]] = list,
     ) -> None:
         self._config = config
         self._clock = clock
         self._health = health
         self._store = store
         self._updates = updates
+        self._shadows = shadows
         self._sensors = [
             SensorReport(
                 name=sensor.name, kind=sensor.kind, metrics=[metric.name for metric in sensor.metrics]
@@ -85,6 +95,7 @@ class Reporter:
             health=self._health.reports(),
             spool=await self._store.report(),
             updates=self._updates()[:_MAX_UPDATES],
+            shadows=self._shadows(),
         )
 
     async def run(self, connection: Publisher) -> None:

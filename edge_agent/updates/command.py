@@ -20,6 +20,7 @@ from edge_agent.updates import canceling, records
 from edge_agent.updates.cost import costs
 from edge_agent.updates.ledger import DOWNLOADS
 from edge_agent.updates.records import Entry, Installed, Journal
+from edge_agent.updates.shadow_status import shadow_lines
 from fleet_protocol.messages import UpdateReport
 from fleet_protocol.targets import WORDS, Refusal
 from fleet_protocol.texts import _
@@ -72,11 +73,14 @@ def _status(config: Config) -> int:
     journal, installed = _records(config)
     for slot in installed.slots:
         if slot.current:
-            _say(
-                _("{path} {version} is installed").format(
-                    path=slot.current.path, version=slot.current.description.version
-                )
+            text = (
+                _("{path} {version} is installed in shadow")
+                if slot.in_shadow
+                else _("{path} {version} is installed")
             )
+            _say(text.format(path=slot.current.path, version=slot.current.description.version))
+    for line in shadow_lines(config.data):
+        _say(line)
     for entry in journal.entries:
         _say(_line(entry))
     for line in costs(_folder(config) / DOWNLOADS, journal, installed):
@@ -164,7 +168,13 @@ async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     health = HealthBoard(clock)
     updates = Updates(config, settings, clock, health)
     updates.take(executor)
-    setting = Setting(config.time_factor, clock, Desk(clock, health), profile.runtimes.allowed)
+    setting = Setting(
+        config.time_factor,
+        clock,
+        Desk(clock, health),
+        profile.runtimes.allowed,
+        profile.limits.memory_mib.value,
+    )
     models = Models(config.models, health, setting, artifacts, lambda: executor.installed)
     try:
         await models.run(lambda _pipeline, _reports: None)
@@ -253,9 +263,10 @@ def _folder(config: Config) -> Path:
 def _line(entry: Entry) -> str:
     described = entry.target.description
     return (
-        _("{path} {version}: {state} {refusal} {detail}")
+        _("{path} {version}{mode}: {state} {refusal} {detail}")
         .format(
             path=entry.target.path,
+            mode=_(" in shadow") if entry.target.in_shadow else "",
             version=described.version,
             state=entry.state,
             refusal=entry.refusal or "",

@@ -49,8 +49,28 @@ _RESTING: Final = frozenset({_S.IDLE, _S.DOWNLOADING})
 """States in which the executor has nothing to do: a look moves them on."""
 
 
+class Beside(Protocol):
+    """What the executor needs of the models that run in shadow."""
+
+    async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
+        """Open a model to be run in shadow of ``name``. Raises InferenceError, UpdateUnfit."""
+
+    async def bring(self, name: str, choice: Choice | None) -> None:
+        """Make that run in shadow of ``name``, or nothing. Raises InferenceError where it does not."""
+
+    async def keep(self, digests: AbstractSet[str]) -> None:
+        """End what runs in shadow and is none of these artifacts."""
+
+    def vitals(self, name: str) -> Vitals:
+        """How what runs in shadow of ``name`` has done."""
+
+
 class Runner(Protocol):
     """What the executor needs of the models that run."""
+
+    @property
+    def shadows(self) -> Beside:
+        """The models that run in shadow."""
 
     async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
         """Open a model beside what runs, on its golden inputs. Raises InferenceError, UpdateUnfit."""
@@ -110,6 +130,11 @@ class Executor:
         """Probations of this process, each with the monotonic ms of the last look."""
 
     @property
+    def is_watching(self) -> bool:
+        """Whether something has to be looked after though nobody asks."""
+        return bool(self.busy or self._in_shadow())
+
+    @property
     def busy(self) -> list[Key]:
         """What has an update under way beyond its download."""
         return [
@@ -154,6 +179,7 @@ class Executor:
         """
         wanted = set(ordered)
         self._forgive(wanted)
+        ended = self._end_shadows(wanted)
         idle = [
             entry
             for entry in self.journal.entries
@@ -171,7 +197,27 @@ class Executor:
         )
         if entries != self.journal.entries:
             self._write(replace(self.journal, entries=entries))
-        return [entry for entry in idle if not entry.withdrawn]
+        return [entry for entry in idle if not entry.withdrawn] + ended
+
+    def _end_shadows(self, wanted: AbstractSet[tuple[Kind, str, str]]) -> list[Entry]:
+        """Take out what runs in shadow and is not ordered any more; whose update that ends.
+
+        The next act then stops it. Nothing is begun for it, so a power cut in between is no matter.
+        """
+        self._install(self.installed.without_shadows(wanted))
+        ended = [
+            entry
+            for entry in self.journal.entries
+            if entry.target.in_shadow
+            and entry.state not in {_S.FAILED, _S.DOWNLOADING}
+            and (*entry.target.key, entry.target.sha256) not in wanted
+        ]
+        for entry in ended:
+            self._watched.pop(entry.target.key, None)
+            self._write(self.journal.without(entry.target.key))
+        if ended:
+            self.sweep()
+        return ended
 
     def _forgive(self, wanted: AbstractSet[tuple[Kind, str, str]]) -> None:
         for entry in self.journal.entries:
@@ -189,12 +235,12 @@ class Executor:
         """Count that what is under way is begun again; give up what was begun too often."""
         self._watched.clear()
         # What waits behind another update of its model was not begun, and is not to blame.
-        for entry in self._due():
+        for entry in [*self._due(), *self._in_shadow()]:
             if entry.attempts < ATTEMPTS or entry.state is _S.ROLLING_BACK:
                 self._write(self.journal.with_entry(replace(entry, attempts=entry.attempts + 1)))
                 continue
             detail = _("begun {count} times without an end").format(count=entry.attempts)
-            if entry.state in _SWITCHING:
+            if entry.state in _SWITCHING or entry.state is _S.COMMITTED:
                 self._move(entry, _S.ROLLING_BACK, detail=detail)
             else:
                 self._fail(entry, detail, remember=True)
@@ -209,10 +255,15 @@ class Executor:
         """Begin the next act of every update that has one; whether anything moved."""
         moved = False
         for entry in self._due():
+            if self._is_ended(entry):
+                continue
             if entry.target.description.kind in _RUN or entry.state in _STORING:
                 moved |= await _ACTS[entry.state](self, entry, runner)
             elif installer := self.installers.get(entry.target.description.kind):
                 moved |= await self._go_on(entry, installer)
+        await runner.shadows.keep({slot.current.sha256 for slot in self.installed.slots if slot.current})
+        for entry in self._in_shadow():
+            moved |= await self._watch(entry, runner)
         return moved
 
     def sweep(self) -> None:
@@ -250,10 +301,16 @@ class Executor:
         """What may move now: models before policies, and of one model's one switch at a time."""
         active = [entry for entry in self.journal.entries if entry.target.key in self.busy]
         active.sort(key=lambda entry: (entry.state not in _SWITCHING, entry.target.description.kind))
-        due: dict[str, Entry] = {}
+        due: dict[tuple[str, bool], Entry] = {}
         for entry in active:
-            due.setdefault(model_of(entry.target), entry)
+            due.setdefault((model_of(entry.target), entry.target.in_shadow), entry)
         return list(due.values())
+
+    def _in_shadow(self) -> list[Entry]:
+        """What goes on in shadow after its probation: it stays on trial."""
+        return [
+            entry for entry in self.journal.entries if entry.target.in_shadow and entry.state is _S.COMMITTED
+        ]
 
     async def _stage(self, entry: Entry, _runner: Runner) -> bool:
         try:
@@ -276,7 +333,8 @@ class Executor:
         try:
             if target.description.kind is Kind.MODEL:
                 choice = Choice(self._store.place(target.sha256), target.sha256)
-                await runner.examine(model, choice, self._metrics)
+                examine = runner.shadows.examine if target.in_shadow else runner.examine
+                await examine(model, choice, self._metrics)
             else:
                 await runner.compile(model, Choice(self._store.policy(target.sha256), target.sha256))
         except InferenceError as error:
@@ -284,13 +342,15 @@ class Executor:
         except UpdateUnfit as error:
             self._fail(entry, str(error), remember=False)
         else:
-            self._move(entry, _S.ACTIVATING, before=runner.usual(model))
+            # Nothing follows from what a shadow says: that it says otherwise is no failure, but the finding.
+            before = Vitals() if target.in_shadow else runner.usual(model)
+            self._move(entry, _S.ACTIVATING, before=before)
         return True
 
     async def _activate(self, entry: Entry, runner: Runner) -> bool:
         self._install(self.installed.switched(entry.target))
         try:
-            await runner.bring(*_place_of(entry.target))
+            await self._bring(entry.target, runner)
         except InferenceError as error:
             self._move(entry, _S.ROLLING_BACK, detail=as_line(str(error)))
         else:
@@ -302,12 +362,15 @@ class Executor:
         if key not in self._watched:
             self._watched[key] = now_ms
             try:
-                await runner.bring(*_place_of(entry.target))
+                await self._bring(entry.target, runner)
             except InferenceError as error:
                 self._move(entry, _S.ROLLING_BACK, detail=as_line(str(error)))
                 return True
-        vitals = runner.vitals(model)
-        seen = replace(entry, vitals=vitals, spent_s=entry.spent_s + (now_ms - self._watched[key]) / 1000)
+        if self._is_ended(entry):
+            return True
+        vitals = runner.shadows.vitals(model) if entry.target.in_shadow else runner.vitals(model)
+        spent_s = entry.spent_s + (now_ms - self._watched[key]) / 1000
+        seen = replace(entry, vitals=vitals, spent_s=spent_s)
         self._watched[key] = now_ms
         return self._conclude(seen, lived=vitals.answers != entry.vitals.answers)
 
@@ -319,23 +382,24 @@ class Executor:
             least_s=self._terms.least_s,
             least_windows=self._terms.least_windows,
         )
-        if verdict is Verdict.PASSED:
+        stays = seen.state is _S.COMMITTED
+        if verdict is Verdict.PASSED and not stays:
             self._move(seen, _S.COMMITTED)
             self.sweep()
         elif verdict is Verdict.FAILED:
             self._move(seen, _S.ROLLING_BACK, detail=as_line(reason))
-        elif lived:
+        elif lived and not (stays and seen.attempts == 1):
             # It lives: another restart would not be the first of a row.
             self._write(self.journal.with_entry(replace(seen, attempts=1)))
         else:
             self.journal = self.journal.with_entry(seen)
-        return verdict is not Verdict.WAIT
+        return verdict is Verdict.FAILED or (verdict is Verdict.PASSED and not stays)
 
     async def _roll_back(self, entry: Entry, runner: Runner) -> bool:
         self._install(self.installed.taken_back(entry.target).with_failed(entry.target))
         detail = entry.detail
         try:
-            await runner.bring(*_place_of(entry.target))
+            await self._bring(entry.target, runner)
         except InferenceError as error:
             detail = as_line(f"{detail}; {error}")
         self._move(entry, _S.ROLLED_BACK, detail=detail)
@@ -369,6 +433,20 @@ class Executor:
             self.sweep()
         return True
 
+    async def _bring(self, target: Target, runner: Runner) -> None:
+        """Make what is installed in the place of ``target`` run now; raises as the runner does."""
+        if not target.in_shadow:
+            await runner.bring(*_place_of(target))
+            return
+        current = self.installed.slot(target.key).current
+        choice = Choice(self._store.place(current.sha256), current.sha256) if current else None
+        await runner.shadows.bring(model_of(target), choice)
+
+    def _is_ended(self, entry: Entry) -> bool:
+        """Whether a look has ended what ran in shadow while an act of it was under way."""
+        now = self.journal.entry(entry.target.key)
+        return entry.target.in_shadow and (now is None or now.target != entry.target)
+
     def _fail(self, entry: Entry, detail: str, *, remember: bool, refusal: Refusal | None = None) -> None:
         if remember:
             self._install(self.installed.with_failed(entry.target))
@@ -383,14 +461,18 @@ class Executor:
         if not may_follow(entry.state, state):
             raise AssertionError(f"{entry.state} -> {state}")  # a fault of this module
         self._watched.pop(entry.target.key, None)
-        self._tell(replace(entry, state=state, since_wall_ms=self._clock.wall_ms(), attempts=1, **changes))
+        if not self._is_ended(entry):
+            self._tell(
+                replace(entry, state=state, since_wall_ms=self._clock.wall_ms(), attempts=1, **changes)
+            )
 
     def _tell(self, entry: Entry) -> None:
         self._write(self.journal.with_entry(entry))
         described = entry.target.description
         _LOG.info(
-            _("update of {kind} {name} to release {release}: {state}. {detail}").format(
+            _("update of {kind} {name} to release {release}{mode}: {state}. {detail}").format(
                 kind=described.kind,
+                mode=_(" in shadow") if entry.target.in_shadow else "",
                 name=described.name,
                 release=described.release,
                 state=entry.state,

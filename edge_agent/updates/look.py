@@ -5,7 +5,8 @@ marks that forbid to go back behind it are on the disk.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 
@@ -104,10 +105,7 @@ def _situation(ask: Ask, known: Marks, word: Word) -> Situation:
     failed: dict[Key, set[str]] = {}
     for kind, name, digest in ask.failed:
         failed.setdefault((kind, name), set()).add(digest)
-    standings = {
-        target.key: Standing(known.highest(*target.key), frozenset(failed.get(target.key, ())))
-        for target in word.orders
-    }
+    standings = {target.key: _standing(target, known, failed) for target in word.orders}
 
     def problems(target: Target) -> list[str]:
         return board.problems(target.description, ask.profile) or board.lacking_room(target, Path(ask.folder))
@@ -134,6 +132,13 @@ def _fetching(ask: Ask, wall: Wall, word: Word, source: Source) -> "Fetching":
         return Downloader(downloads, source, meter, bases, ask.delta_mib), meter
 
     return fetching
+
+
+def _standing(target: Target, known: Marks, failed: Mapping[Key, AbstractSet[str]]) -> Standing:
+    """A shadow has a mark of its own: a release on trial must not forbid the one that acts its next step."""
+    plain = (target.description.kind, target.description.name)
+    highest = max(known.highest(*plain), known.highest(*target.key))
+    return Standing(highest, frozenset(failed.get(plain, ())))
 
 
 def _do(step: Step, fetching: "Fetching", folder: Path, known: Marks, say: Say) -> Marks:

@@ -74,8 +74,8 @@ def plan(ordered: Iterable[Target], image: Mapping[str, Target], situation: Situ
 
 
 def _step(target: Target, image: Target | None, situation: Situation, *, twice: bool) -> Step:
-    if twice:
-        return Refuse(target, Refusal.MALFORMED, _("the director orders two releases of it at once"))
+    if problem := _senseless(target, twice=twice):
+        return Refuse(target, Refusal.MALFORMED, problem)
     standing = situation.standings.get(target.key, Standing())
     runs = situation.having.get(target.key) == target.sha256
     # What runs is not accepted newly: after a rollback its release is below the highest.
@@ -89,6 +89,15 @@ def _step(target: Target, image: Target | None, situation: Situation, *, twice: 
     if problems := situation.problems(target):
         return Refuse(target, Refusal.WRONG_HARDWARE, "; ".join(problems))
     return Install(target)
+
+
+def _senseless(target: Target, *, twice: bool) -> str:
+    """Why nobody could carry out such an order."""
+    if twice:
+        return _("the director orders two releases of it at once")
+    if target.in_shadow and target.description.kind is not Kind.MODEL:
+        return _("only a model can run in shadow")
+    return ""
 
 
 def _detail(target: Target, standing: Standing, refusal: Refusal) -> str:

@@ -9,6 +9,7 @@ which it loses the one entry. It never takes a field away, or gives it another m
 """
 
 import logging
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -44,6 +45,11 @@ class Slot(msgspec.Struct, frozen=True):
     current: Target | None
     previous: Target | None = None
 
+    @property
+    def in_shadow(self) -> bool:
+        """Whether what is here runs beside what acts."""
+        return self.current is not None and self.current.in_shadow
+
 
 class Failed(msgspec.Struct, frozen=True):
     """An artifact that failed on this device."""
@@ -66,11 +72,14 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
         return next((slot for slot in self.slots if (slot.kind, slot.name) == key), Slot(*key, None))
 
     def switched(self, target: Target) -> "Installed":
-        """After ``target`` took the place of what ran; unchanged if it runs already."""
+        """After ``target`` took the place of what ran; unchanged if it runs already.
+
+        What ran in shadow before is not kept: nothing depends on it, so nobody goes back to it.
+        """
         before = self.slot(target.key).current
         if before == target:
             return self
-        return self._with(Slot(*target.key, target, before))
+        return self._with(Slot(*target.key, target, None if target.in_shadow else before))
 
     def taken_back(self, target: Target) -> "Installed":
         """After what ran before ``target`` came back; unchanged if ``target`` does not run."""
@@ -79,13 +88,26 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
             return self
         return self._with(Slot(*target.key, slot.previous))
 
+    def without_shadows(self, wanted: AbstractSet[tuple[Kind, str, str]]) -> "Installed":
+        """Without what runs in shadow and is not ``wanted``."""
+        kept = tuple(
+            slot
+            for slot in self.slots
+            if not (slot.current and slot.in_shadow) or (*slot.current.key, slot.current.sha256) in wanted
+        )
+        return self if kept == self.slots else msgspec.structs.replace(self, slots=kept)
+
     def with_failed(self, target: Target) -> "Installed":
-        """With ``target`` remembered as failed here; lower releases of its name are refused anyway."""
-        failed = Failed(*target.key, target.sha256, target.description.release)
+        """With ``target`` remembered as failed here; lower releases of its name are refused anyway.
+
+        What failed in shadow must not act either: it is the same bytes on the same board.
+        """
+        described = target.description
+        failed = Failed(described.kind, described.name, target.sha256, described.release)
         others = [
             each
             for each in self.failed
-            if (each.kind, each.name) != target.key
+            if (each.kind, each.name) != (described.kind, described.name)
             or (each.release >= failed.release and each.sha256 != failed.sha256)
         ]
         return msgspec.structs.replace(self, failed=(*others, failed)[-_MAX_FAILED:])
@@ -154,6 +176,12 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
         if self.entry(entry.target.key) is None:
             entries += (entry,)
         return msgspec.structs.replace(self, entries=entries)
+
+    def without(self, key: Key) -> "Journal":
+        """With nothing of one artifact."""
+        return msgspec.structs.replace(
+            self, entries=tuple(each for each in self.entries if each.target.key != key)
+        )
 
 
 Document = TypeVar("Document", Installed, Journal)

@@ -150,9 +150,11 @@ class Updates:
             while True:
                 self._moving.clear()
                 moved = await executor.advance(runner)
-                if not moved:
+                if moved:
+                    self._health.changed.set()
+                else:
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_TICK_S if executor.busy else None):
+                        async with asyncio.timeout(_TICK_S if executor.is_watching else None):
                             await self._moving.wait()
         finally:
             runner.forget()
@@ -251,6 +253,8 @@ class Updates:
         for entry in heard.dropped:
             self._clear_codes(entry.target)
             self._loading.end(entry.target.key)
+        if heard.dropped and heard.waiting:
+            self._sooner.set()  # what it waited for was a shadow that is ended by this very look
         self._health.changed.set()
         self._tell_refused(heard.refused)
         self._tell_spent()
@@ -303,7 +307,8 @@ class Updates:
             if entry.refusal is not None:
                 name = _REFUSED_EVENT
             detail = f" ({entry.refusal or ''} {entry.detail})" if entry.refusal or entry.detail else ""
-            text = f"{entry.target.path} {entry.target.description.version}{detail}"
+            place = _(" in shadow") if entry.target.in_shadow else ""
+            text = f"{entry.target.path} {entry.target.description.version}{place}{detail}"
             if self._emitted.get(entry.target.key) != text:
                 self._emit(name, severity, text, {"release": float(entry.target.description.release)})
             self._emitted[entry.target.key] = text
@@ -450,6 +455,7 @@ def report(executor: Executor, entry: Entry, progress: Progress | None) -> Updat
         version=described.version,
         state=entry.state.value,
         since_wall_ms=entry.since_wall_ms,
+        mode=described.mode.value,
         installed=current.description.release if current else 0,
         done=progress.done if loading and progress else 0,
         size=(progress.size if progress else entry.target.length) if loading else 0,
@@ -461,4 +467,5 @@ def report(executor: Executor, entry: Entry, progress: Progress | None) -> Updat
 
 def _subject(target: Target) -> str:
     """The same for every release, so that a better one takes back what was said of a worse."""
-    return f"{target.description.kind} {target.description.name}"
+    place = _(" in shadow") if target.in_shadow else ""
+    return f"{target.description.kind} {target.description.name}{place}"

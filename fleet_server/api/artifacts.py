@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from fleet_protocol.targets import Kind
+from fleet_protocol.targets import Kind, Mode
 from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Publisher, Reader, Reason, Updates
 from fleet_server.api.delivering import Terms
@@ -37,9 +37,10 @@ class Uploaded(BaseModel):
 
 
 class Wanted(BaseModel):
-    """Which release a device shall have, on which terms it is fetched, and why."""
+    """Which release a device shall have, whether in shadow, on which terms it is fetched, and why."""
 
     release: int = Field(ge=1, le=2**31)
+    mode: Mode = Mode.ACT
     delivery: Terms = Terms()
     reason: Reason
 
@@ -90,12 +91,12 @@ def assign_artifact(
 ) -> ProposalPage:
     """Propose to let one device have a release, outside any rollout."""
     arguments: dict[str, Any] = {"device": device, "kind": kind, "name": name, "release": wanted.release}
-    arguments["delivery"] = wanted.delivery.model_dump()
+    arguments |= {"mode": wanted.mode, "delivery": wanted.delivery.model_dump()}
     return propose(changes, caller, Wish(ASSIGN, arguments, wanted.reason), response)
 
 
 @router.delete("/devices/{device}/assignments/{kind}/{name}", status_code=202, responses=MADE)
-def withdraw_artifact(
+def withdraw_artifact(  # noqa: PLR0913 - the place in the path and what is asked of it
     caller: Proposer,
     changes: Changes,
     device: str,
@@ -103,7 +104,9 @@ def withdraw_artifact(
     name: ArtifactName,
     reason: ReasonOf,
     response: Response,
+    *,
+    mode: Mode = Mode.ACT,
 ) -> ProposalPage:
-    """Propose to let one device be given nothing of this kind and name any more."""
-    arguments = {"device": device, "kind": kind, "name": name}
+    """Propose to let one device be given nothing of this kind and name any more, acting or in shadow."""
+    arguments = {"device": device, "kind": kind, "name": name, "mode": mode}
     return propose(changes, caller, Wish(WITHDRAW, arguments, reason), response)

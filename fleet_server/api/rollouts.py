@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from fleet_protocol.targets import Kind
+from fleet_protocol.targets import Kind, Mode
 from fleet_server.access.roles import Caller, Permission
 from fleet_server.api.centre import Changes, Limit, Proposer, Reader, Reason, Server, Stopper, forbidden
 from fleet_server.api.delivering import Terms
@@ -29,6 +29,7 @@ class NewRollout(BaseModel):
     kind: Kind
     name: str = Field(min_length=1, max_length=64)
     release: int = Field(ge=1, le=2**53)
+    mode: Mode = Mode.ACT
     waves: list[str] = Field(default=["100%"], min_length=1, max_length=MAX_WAVES)
     max_failures: int = Field(default=0, ge=0, le=1_000_000)
     soak_s: int = Field(default=0, ge=0, le=MAX_SOAK_S)
@@ -48,8 +49,8 @@ def start_rollout(caller: Proposer, changes: Changes, new: NewRollout, response:
     """Propose to cut the group into waves and begin; the rollout then has the proposal's id."""
     rules: dict[str, Any] = {"waves": new.waves, "max_failures": new.max_failures, "soak_s": new.soak_s}
     rules["delivery"] = new.delivery.model_dump()
-    arguments = new.model_dump(include={"group", "kind", "name", "release", "reason"}) | {"rules": rules}
-    return propose(changes, caller, Wish(START, arguments, new.reason), response)
+    asked = new.model_dump(include={"group", "kind", "name", "release", "mode", "reason"})
+    return propose(changes, caller, Wish(START, asked | {"rules": rules}, new.reason), response)
 
 
 @router.get("")

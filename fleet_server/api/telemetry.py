@@ -65,9 +65,14 @@ def inferences(
     since_ms: TimeMs = 0,
     until_ms: TimeMs = LAST_WALL_MS,
     limit: ReadingLimit = 1000,
+    *,
+    shadow: Annotated[
+        bool, Query(description="Those of models in shadow, instead of the device's own.")
+    ] = False,
 ) -> InferenceList:
     """Answers from ``since_ms`` to before ``until_ms``: the newest ``limit`` of them."""
-    return InferenceList(items=query.inferences(server.engine, device, since_ms, until_ms, limit))
+    found = query.inferences(server.engine, device, since_ms, until_ms, limit, shadow=shadow)
+    return InferenceList(items=found)
 
 
 @router.get("/streams")

@@ -39,7 +39,7 @@ _TYPES: Final = {
     "name": "text", "text": "text", "source": "text", "figures": "text", "reason": "text",
     "clock_state": "int2", "quality": "int2", "position": "int2", "severity": "int2",
     "value": "float8", "score": "float8", "confidence": "float8", "uncertain": "bool",
-    "request": "text", "supersedes": "bool",
+    "request": "text", "supersedes": "bool", "shadow": "bool",
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class InferenceView:
     """One answer of a model.
 
     ``request`` is the question that it went out with, or that it answers: then it ``supersedes`` the
-    first, and its model is the central one.
+    first, and its model is the central one. One in ``shadow`` is not the device's answer.
     """
 
     time_ms: int
@@ -65,6 +65,7 @@ class InferenceView:
     uncertain: bool
     request: str
     supersedes: bool
+    shadow: bool
     clock_state: int
     received_ms: int
     stored_ms: int
@@ -167,8 +168,13 @@ def readings(
         return [_reading(row) for row in reversed(connection.execute(statement.limit(limit)).all())]
 
 
-def inferences(engine: Engine, device: str, since_ms: int, until_ms: int, limit: int) -> list[InferenceView]:
-    """The newest ``limit`` answers of a device from ``since_ms`` to before ``until_ms``, oldest first."""
+def inferences(
+    engine: Engine, device: str, since_ms: int, until_ms: int, limit: int, *, shadow: bool = False
+) -> list[InferenceView]:
+    """The newest ``limit`` answers of a device from ``since_ms`` to before ``until_ms``, oldest first.
+
+    With ``shadow`` those that its models in shadow gave, and nothing came of, instead of its own.
+    """
     columns = [_column(inference, name) for name in InferenceView.__dataclass_fields__]
     with engine.connect() as connection:
         statement = (
@@ -177,6 +183,7 @@ def inferences(engine: Engine, device: str, since_ms: int, until_ms: int, limit:
             .where(
                 inference.c.tenant == _tenant(connection, device),
                 inference.c.device == device,
+                inference.c.shadow.is_(shadow),
                 inference.c.time_ms >= since_ms,
                 inference.c.time_ms < until_ms,
             )

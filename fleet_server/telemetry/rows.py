@@ -18,7 +18,7 @@ BATCH: Final = ("tenant", "cursor", "seq", "received_ms", "stored_ms")
 READING: Final = ("metric", "time_ms", "cursor", "seq", "clock_state", "quality", "value")
 INFERENCE: Final = (
     "tenant", "device", "time_ms", "cursor", "seq", "clock_state", "position", "model", "version",
-    "label", "score", "confidence", "latency_us", "uncertain", "request", "supersedes",
+    "label", "score", "confidence", "latency_us", "uncertain", "request", "supersedes", "shadow",
 )  # fmt: skip
 EVENT: Final = (
     "tenant", "device", "time_ms", "cursor", "seq", "clock_state", "name", "severity", "text", "source",
@@ -72,7 +72,7 @@ def inference_rows(origin: Origin, batch: Telemetry) -> list[Row]:
         rows.append(
             (
                 tenant, device, time_ms, cursor, seq, state, position, i.model, i.version, i.label,
-                i.score, i.confidence, i.latency_us, i.uncertain, i.request, i.supersedes,
+                i.score, i.confidence, i.latency_us, i.uncertain, i.request, i.supersedes, i.shadow,
             )
         )  # fmt: skip
     return rows

@@ -12,7 +12,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from fleet_protocol import delivery
 from fleet_protocol.delivery import ANY, Delivery
-from fleet_protocol.targets import Kind
+from fleet_protocol.targets import Kind, Mode
 from fleet_server.database.models import Artifact, Assignment, Twin, TwinHalf
 from fleet_server.database.parts import in_parts
 
@@ -25,6 +25,7 @@ class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str
     release: int
     sha256: str
+    mode: str
     delivery: Delivery = ANY
 
 
@@ -34,25 +35,38 @@ def assign(
     what: tuple[Kind, str],
     wishes: Mapping[str, str | None],
     now_ms: int,
+    mode: Mode = Mode.ACT,
     terms: Delivery = ANY,
 ) -> None:
     """Let each device of ``wishes`` have that artifact of the kind and name ``what``; None is none.
 
     It is fetched on ``terms``. Within the caller's transaction. The artifacts are there, and the devices are
-    registered.
+    registered. Nothing runs in its own shadow: what comes to act leaves it, and what acts is not given in
+    shadow.
     """
     kind, name = what
     delivered = delivery.encode(terms)
+    other = Mode.ACT if mode is Mode.SHADOW else Mode.SHADOW
     for devices in in_parts(sorted(wishes)):
-        present = {row.device: row for row in session.exec(_of(tenant, devices, what).with_for_update())}
+        beside = {
+            row.device: row for row in session.exec(_of(tenant, devices, what, other).with_for_update())
+        }
+        present = {
+            row.device: row for row in session.exec(_of(tenant, devices, what, mode).with_for_update())
+        }
         for device in devices:
             artifact, row = wishes[device], present.get(device)
+            twin = beside.get(device)
+            if twin is not None and twin.artifact == artifact:
+                if mode is Mode.SHADOW:
+                    continue
+                session.delete(twin)
             if artifact is None:
                 if row is not None:
                     session.delete(row)
             elif row is None or (row.artifact, row.delivery) != (artifact, delivered):
                 row = row or Assignment(
-                    tenant=tenant, device=device, kind=kind, name=name, artifact="", assigned_ms=0
+                    tenant=tenant, device=device, kind=kind, name=name, mode=mode, artifact="", assigned_ms=0
                 )
                 row.artifact, row.assigned_ms, row.delivery = artifact, now_ms, delivered
                 session.add(row)
@@ -63,15 +77,15 @@ def assign(
 def wishes_of(session: Session, tenant: str, devices: Sequence[str]) -> dict[str, list[Wish]]:
     """What each of ``devices`` shall have, by kind and name; at most :data:`.parts.AT_ONCE` devices."""
     rows = session.exec(
-        select(Assignment.device, Artifact, Assignment.delivery)
+        select(Assignment.device, Assignment.mode, Artifact, Assignment.delivery)
         .where(Assignment.tenant == tenant, col(Assignment.device).in_(devices))
         .where(Artifact.tenant == Assignment.tenant, Artifact.sha256 == Assignment.artifact)
-        .order_by(col(Assignment.device), col(Assignment.kind), col(Assignment.name))
+        .order_by(col(Assignment.device), col(Assignment.kind), col(Assignment.name), col(Assignment.mode))
     )
     found: dict[str, list[Wish]] = {device: [] for device in devices}
-    for device, artifact, text in rows:
+    for device, mode, artifact, text in rows:
         known = (artifact.kind, artifact.name, artifact.version, artifact.release, artifact.sha256)
-        found[device].append(Wish(*known, delivery.decode(text)))
+        found[device].append(Wish(*known, mode, delivery.decode(text)))
     return found
 
 
@@ -97,11 +111,13 @@ def _refresh(session: Session, tenant: str, devices: Sequence[str], now_ms: int)
     session.flush()
 
 
-def _of(tenant: str, devices: Iterable[str], what: tuple[Kind, str]) -> SelectOfScalar[Assignment]:
+def _of(
+    tenant: str, devices: Iterable[str], what: tuple[Kind, str], mode: Mode
+) -> SelectOfScalar[Assignment]:
     kind, name = what
     return (
         select(Assignment)
         .where(Assignment.tenant == tenant, Assignment.kind == kind, Assignment.name == name)
-        .where(col(Assignment.device).in_(devices))
+        .where(Assignment.mode == mode, col(Assignment.device).in_(devices))
         .order_by(col(Assignment.device))
     )

@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol import delivery
 from fleet_protocol.delivery import ANY, Delivery
-from fleet_protocol.targets import Kind
+from fleet_protocol.targets import Kind, Mode
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Permission
 from fleet_server.approvals.decision import NO_SITE
@@ -47,6 +47,7 @@ class StartArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: int
     rules: Rules
     reason: str
+    mode: Mode = Mode.ACT
 
 
 class RolloutArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +63,7 @@ class DeviceArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind
     name: str
     release: int | None = None
+    mode: Mode = Mode.ACT
     delivery: Delivery = ANY
 
 
@@ -72,16 +74,18 @@ def plan_start(session: Session, tenant: str, identity: str, arguments: Argument
         RolloutError: as :func:`.rollouts.foresee`.
     """
     asked = read(arguments, StartArguments)
-    order = Order(asked.group, asked.kind, asked.name, asked.release, asked.rules, asked.reason)
+    order = Order(asked.group, asked.kind, asked.name, asked.release, asked.rules, asked.reason, asked.mode)
     outlook = rollouts.foresee(session, tenant, identity, order)
     what = (asked.kind, asked.name)
     reached = [device for device in outlook.devices if device.id not in outlook.unfit]
-    devices = touched(session, tenant, reached, what)
+    devices = touched(session, tenant, reached, what, asked.mode)
     group = session.get_one(DeviceGroup, (tenant, asked.group))
 
     def carry() -> list[Change]:
         rollouts.start(session, tenant, identity, order, outlook)
-        return [Change(START, identity, None, RolloutState.RUNNING, {"reason": asked.reason})]
+        return [
+            Change(START, identity, None, RolloutState.RUNNING, {"reason": asked.reason, "mode": asked.mode})
+        ]
 
     return Plan(_of_start(order, outlook, devices, group.filter), Radius.of(devices), carry)
 
@@ -105,8 +109,8 @@ def plan_resume(session: Session, tenant: str, _identity: str, arguments: Argume
         .where(RolloutMember.wave != rollouts.LEFT_OUT)
         .order_by(col(Device.id))
     ).all()
-    devices = touched(session, tenant, members, (Kind(artifact.kind), artifact.name))
-    goal = f"{artifact.kind} {artifact.name}"
+    devices = touched(session, tenant, members, (Kind(artifact.kind), artifact.name), Mode(row.mode))
+    goal = _place(artifact.kind, artifact.name, Mode(row.mode))
     diff = (
         Difference("rollout", None, rollout),
         Difference("state", RolloutState.PAUSED, RolloutState.RUNNING),
@@ -155,14 +159,14 @@ ACTIONS: Final = (
 
 
 def touched(
-    session: Session, tenant: str, devices: Sequence[Device], what: tuple[Kind, str]
+    session: Session, tenant: str, devices: Sequence[Device], what: tuple[Kind, str], mode: Mode = Mode.ACT
 ) -> tuple[Touched, ...]:
-    """``devices`` with the release of the artifact ``what`` that each is to have, and that it runs."""
+    """``devices`` with the release of the artifact ``what`` that each is to have, and that it runs so."""
     has: dict[str, int] = {}
     runs: dict[str, int] = {}
     for part in in_parts([device.id for device in devices]):
-        has |= _assigned(session, tenant, part, what)
-        runs |= _running(session, tenant, part, what)
+        has |= _assigned(session, tenant, part, what, mode)
+        runs |= _running(session, tenant, part, what, mode)
     return tuple(
         Touched(device.id, device.site or NO_SITE, has.get(device.id), runs.get(device.id))
         for device in devices
@@ -170,7 +174,7 @@ def touched(
 
 
 def _assigned(
-    session: Session, tenant: str, devices: Sequence[str], what: tuple[Kind, str]
+    session: Session, tenant: str, devices: Sequence[str], what: tuple[Kind, str], mode: Mode
 ) -> dict[str, int]:
     kind, name = what
     return dict(
@@ -178,18 +182,20 @@ def _assigned(
             select(Assignment.device, Artifact.release)
             .where(Artifact.tenant == Assignment.tenant, Artifact.sha256 == Assignment.artifact)
             .where(Assignment.tenant == tenant, Assignment.kind == kind, Assignment.name == name)
-            .where(col(Assignment.device).in_(devices))
+            .where(Assignment.mode == mode, col(Assignment.device).in_(devices))
         ).all()
     )
 
 
-def _running(session: Session, tenant: str, devices: Sequence[str], what: tuple[Kind, str]) -> dict[str, int]:
+def _running(
+    session: Session, tenant: str, devices: Sequence[str], what: tuple[Kind, str], mode: Mode
+) -> dict[str, int]:
     rows = session.exec(
         select(Twin.device, Twin.document)
         .where(Twin.tenant == tenant, Twin.half == TwinHalf.REPORTED)
         .where(col(Twin.device).in_(devices))
     )
-    reports = ((device, rollouts.report_on(document, *what)) for device, document in rows)
+    reports = ((device, rollouts.report_on(document, *what, mode)) for device, document in rows)
     return {device: report.installed for device, report in reports if report and report.installed}
 
 
@@ -200,7 +206,7 @@ def _of_start(
     after = {_release(artifact.release): len(devices)}
     waves = [list(wave) for wave in outlook.waves]
     return (
-        Difference(f"{order.kind} {order.name}", _releases(devices), after),
+        Difference(_place(order.kind, order.name, order.mode), _releases(devices), after),
         Difference("version", None, artifact.version),
         Difference("sha256", None, artifact.sha256),
         Difference("group", None, order.group),
@@ -216,16 +222,18 @@ def _of_start(
 def _plan_one(session: Session, tenant: str, asked: DeviceArguments, artifact: Artifact | None) -> Plan:
     what = (asked.kind, asked.name)
     device = assigning.require_device(session, tenant, asked.device)
-    (one,) = touched(session, tenant, [device], what)
+    (one,) = touched(session, tenant, [device], what, asked.mode)
     release = artifact.release if artifact else None
-    before = _terms(session, tenant, device.id, what)
+    before = _terms(session, tenant, device.id, what, asked.mode)
     if one.has == release and before == asked.delivery:
         raise BadChange(
             _("{device} is to have release {release} of {name} already").format(
                 device=device.id, release=release or _("none"), name=asked.name
             )
         )
-    diff = [Difference(f"{asked.kind} {asked.name}", one.has, release)]
+    if artifact and asked.mode is Mode.SHADOW:
+        _require_sense(session, tenant, asked, artifact)
+    diff = [Difference(_place(asked.kind, asked.name, asked.mode), one.has, release)]
     if artifact:
         diff.append(Difference("sha256", None, artifact.sha256))
         diff += _of_terms(before, asked.delivery)
@@ -233,8 +241,8 @@ def _plan_one(session: Session, tenant: str, asked: DeviceArguments, artifact: A
 
     def carry() -> list[Change]:
         wish = artifact.sha256 if artifact else None
-        assignments.assign(session, tenant, what, {device.id: wish}, wall_ms(), asked.delivery)
-        detail: dict[str, Any] = {"kind": asked.kind, "name": asked.name}
+        assignments.assign(session, tenant, what, {device.id: wish}, wall_ms(), asked.mode, asked.delivery)
+        detail: dict[str, Any] = {"kind": asked.kind, "name": asked.name, "mode": asked.mode}
         said = delivery.custom_of(asked.delivery)
         return [Change(name, device.id, one.has, release, detail | {"release": release, **said})]
 
@@ -247,10 +255,32 @@ def _of_terms(before: Delivery, after: Delivery) -> list[Difference]:
     return [Difference("delivery", delivery.encode(before), delivery.encode(after))] if changed else []
 
 
-def _terms(session: Session, tenant: str, device: str, what: tuple[Kind, str]) -> Delivery:
+def _terms(session: Session, tenant: str, device: str, what: tuple[Kind, str], mode: Mode) -> Delivery:
     """On which terms the device fetches the artifact ``what`` until now."""
-    row = session.get(Assignment, (tenant, device, *what))
+    row = session.get(Assignment, (tenant, device, *what, mode))
     return delivery.decode(row.delivery) if row else ANY
+
+
+def _require_sense(session: Session, tenant: str, asked: DeviceArguments, artifact: Artifact) -> None:
+    """See to it that something can be learned from ``artifact`` in shadow."""
+    if asked.kind is not Kind.MODEL:
+        raise BadChange(
+            _("only a model can run in shadow; assign {kind} {name} without it").format(
+                kind=asked.kind, name=asked.name
+            )
+        )
+    acting = session.get(Assignment, (tenant, asked.device, asked.kind, asked.name, Mode.ACT))
+    if acting is not None and acting.artifact == artifact.sha256:
+        raise BadChange(
+            _(
+                "release {release} of {name} is to act on {device}; in its own shadow it would learn nothing"
+            ).format(release=artifact.release, name=asked.name, device=asked.device)
+        )
+
+
+def _place(kind: str, name: str, mode: Mode) -> str:
+    """What changes, as a person who approves it reads it."""
+    return f"{kind} {name} in shadow" if mode is Mode.SHADOW else f"{kind} {name}"
 
 
 def _releases(devices: Iterable[Touched]) -> dict[str, int]:

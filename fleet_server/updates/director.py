@@ -5,6 +5,7 @@ however often it starts. The last few stay, for a device that began with an olde
 """
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -15,7 +16,7 @@ from tuf.api.metadata import Snapshot, Targets, Timestamp
 
 from fleet_protocol import delivery
 from fleet_protocol.delivery import Delivery
-from fleet_protocol.targets import Target
+from fleet_protocol.targets import Mode, Target
 from fleet_protocol.texts import _
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Artifact, Assignment, Device, Directive
@@ -88,15 +89,15 @@ class Director:
 
     def _ordered(self, session: Session, device: str) -> "_Ordered":
         rows = session.exec(
-            select(Artifact, Assignment.delivery)
+            select(Artifact, Assignment.mode, Assignment.delivery)
             .join(
                 Assignment,
                 (col(Assignment.tenant) == Artifact.tenant) & (col(Assignment.artifact) == Artifact.sha256),
             )
             .where(Assignment.tenant == self._tenant, Assignment.device == device)
-            .order_by(col(Assignment.kind), col(Assignment.name))
+            .order_by(col(Assignment.kind), col(Assignment.name), col(Assignment.mode))
         )
-        found = [(target_of(row), delivery.decode(text)) for row, text in rows]
+        found = [(_in_mode(target_of(row), Mode(mode)), delivery.decode(text)) for row, mode, text in rows]
         return _Ordered([target for target, _terms in found], {target.path: terms for target, terms in found})
 
     def _latest(self, session: Session, device: str) -> Directive | None:
@@ -135,6 +136,11 @@ class Director:
         )
         for row in rows:
             session.delete(row)
+
+
+def _in_mode(target: Target, mode: Mode) -> Target:
+    """``target`` as a device is to run it."""
+    return replace(target, description=msgspec.structs.replace(target.description, mode=mode))
 
 
 def _set(row: Directive) -> DirectorSet:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import HealthReport, UpdateReport
+from fleet_protocol.targets import Mode
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Scope
 from fleet_server.approvals.pages import answerable
@@ -43,6 +44,7 @@ class RolloutSummary:
     name: str
     release: int
     version: str
+    mode: str
     waves: list[str]
     max_failures: int
     soak_s: int
@@ -202,6 +204,7 @@ def _summary(session: Session, row: Rollout, scopes: Collection[Scope]) -> Rollo
         name=artifact.name,
         release=artifact.release,
         version=artifact.version,
+        mode=row.mode,
         waves=list(rules.waves),
         max_failures=rules.max_failures,
         soak_s=rules.soak_s,
@@ -237,7 +240,7 @@ def _sights(session: Session, row: Rollout, scopes: Collection[Scope]) -> dict[s
     }
     now_ms = wall_ms()
     return {
-        device: _sight(device, heard.get(device), documents, artifact, now_ms)
+        device: _sight(device, heard.get(device), documents, (artifact, Mode(row.mode)), now_ms)
         for device in session.exec(names)
     }
 
@@ -246,14 +249,14 @@ def _sight(
     device: str,
     heard_ms: int | None,
     documents: Mapping[tuple[str, str], str],
-    artifact: Artifact,
+    what: tuple[Artifact, Mode],
     now_ms: int,
 ) -> _Sight:
     status = json.loads(documents.get((device, TwinHalf.STATUS), "{}"))
     reported = documents.get((device, TwinHalf.REPORTED))
     return _Sight(
         presence=state_of(Signs(heard_ms, bool(status.get("online"))), now_ms),
-        report=report_of(reported, artifact) if reported else None,
+        report=report_of(reported, *what) if reported else None,
         trouble=_trouble(reported) if reported else "",
     )
 

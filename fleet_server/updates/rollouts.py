@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.messages import UpdateReport
-from fleet_protocol.targets import Kind
+from fleet_protocol.targets import Kind, Mode
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Actor
 from fleet_server.audit.chain import Change, append
@@ -73,7 +73,7 @@ _ACTIONS: Final[Mapping[tuple[Action, RolloutState], RolloutState]] = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What somebody asks for: move ``group`` to a release, by these rules, for a reason."""
+    """What somebody asks for: move ``group`` to a release, by these rules, for a reason; maybe in shadow."""
 
     group: str
     kind: Kind
@@ -81,6 +81,7 @@ class Order:
     release: int
     rules: Rules
     reason: str
+    mode: Mode = Mode.ACT
 
 
 class _Updates(msgspec.Struct):
@@ -108,6 +109,10 @@ def foresee(session: Session, tenant: str, identity: str, order: Order) -> Outlo
         RolloutConflict: another rollout moves some of the devices to a release of the same name.
     """
     rollout_rules.check(order.rules)
+    if order.mode is Mode.SHADOW and order.kind is not Kind.MODEL:
+        raise RulesError(
+            _("only a model can run in shadow; roll {kind} out without it").format(kind=order.kind)
+        )
     artifact = _lock_artifact(session, tenant, order)
     devices = groups.members(session, tenant, order.group)
     _refuse_overlap(session, tenant, order, {device.id for device in devices})
@@ -127,6 +132,7 @@ def start(session: Session, tenant: str, identity: str, order: Order, outlook: O
         id=identity,
         device_group=order.group,
         artifact=outlook.artifact.sha256,
+        mode=order.mode,
         state=RolloutState.RUNNING,
         rules=msgspec.json.encode(order.rules).decode(),
         reason=order.reason,
@@ -256,7 +262,7 @@ def _refuse_overlap(session: Session, tenant: str, order: Order, devices: set[st
         .join(Rollout, is_of_rollout)
         .join(Artifact, is_artifact)
         .where(RolloutMember.tenant == tenant, Artifact.kind == order.kind, Artifact.name == order.name)
-        .where(col(Rollout.state).in_(OPEN), RolloutMember.wave != LEFT_OUT)
+        .where(col(Rollout.state).in_(OPEN), RolloutMember.wave != LEFT_OUT, Rollout.mode == order.mode)
         .order_by(col(RolloutMember.rollout), col(RolloutMember.device))
     )
     if shared := [(rollout, device) for rollout, device in others if device in devices]:
@@ -287,6 +293,7 @@ def _add_members(session: Session, row: Rollout, outlook: Outlook) -> None:
                 Assignment.tenant == row.tenant,
                 Assignment.kind == artifact.kind,
                 Assignment.name == artifact.name,
+                Assignment.mode == row.mode,
             )
         )
     }
@@ -361,6 +368,7 @@ def _assigned(session: Session, row: Rollout, artifact: Artifact, *, hold: bool)
         .join(RolloutMember, is_member)
         .where(RolloutMember.tenant == row.tenant, RolloutMember.rollout == row.id)
         .where(Assignment.kind == artifact.kind, Assignment.name == artifact.name)
+        .where(Assignment.mode == row.mode)
         .order_by(col(Assignment.device))
     )
     return dict(session.exec(query.with_for_update(of=Assignment) if hold else query).all())
@@ -375,19 +383,19 @@ def _reports(session: Session, row: Rollout, artifact: Artifact) -> dict[str, Up
         .where(RolloutMember.tenant == row.tenant, RolloutMember.rollout == row.id)
         .where(col(RolloutMember.state).in_(UNSETTLED), Twin.half == TwinHalf.REPORTED)
     )
-    found = {device: report_of(document, artifact) for device, document in rows}
+    found = {device: report_of(document, artifact, Mode(row.mode)) for device, document in rows}
     return {device: report for device, report in found.items() if report is not None}
 
 
-def report_of(document: str, artifact: Artifact) -> UpdateReport | None:
-    """What a device's reported half says of the artifact's name."""
-    return report_on(document, artifact.kind, artifact.name)
+def report_of(document: str, artifact: Artifact, mode: Mode) -> UpdateReport | None:
+    """What a device's reported half says of the artifact's name, run so."""
+    return report_on(document, artifact.kind, artifact.name, mode)
 
 
-def report_on(document: str, kind: str, name: str) -> UpdateReport | None:
-    """What a device's reported half says of the artifact of this kind and name."""
+def report_on(document: str, kind: str, name: str, mode: Mode) -> UpdateReport | None:
+    """What a device's reported half says of the artifact of this kind and name, run so."""
     for report in msgspec.json.decode(document, type=_Updates).updates:
-        if (report.kind, report.name) == (kind, name):
+        if (report.kind, report.name, report.mode) == (kind, name, mode):
             return report
     return None
 
@@ -416,7 +424,8 @@ def _save(
         if after.members[name].assigned != before.members[name].assigned
     }
     terms = msgspec.json.decode(row.rules, type=Rules).delivery
-    assign(session, row.tenant, (Kind(artifact.kind), artifact.name), wishes, now_ms, terms)
+    what = (Kind(artifact.kind), artifact.name)
+    assign(session, row.tenant, what, wishes, now_ms, Mode(row.mode), terms)
     _note(session, row, courses)
 
 

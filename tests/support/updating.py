@@ -2,8 +2,8 @@
 
 import io
 import tarfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -16,7 +16,7 @@ from edge_agent.pipeline.vitals import Vitals
 from edge_agent.updates.look import look
 from edge_agent.updates.spoken import Accepted, Ask, Refused, Said
 from fleet_protocol import manifest as mf
-from fleet_protocol.targets import Target
+from fleet_protocol.targets import Mode, Target
 from fleet_signing.artifacts import Artifact, of_model, of_policy
 from tests.support import models
 from tests.support.authority import TestAuthority
@@ -109,12 +109,15 @@ class Yard:
     def updates(self) -> Path:
         return self.folder / "data" / "updates"
 
-    def order(self, *artifacts: Artifact) -> list[Target]:
-        """Publish what is not published yet, and have the director order it."""
-        for artifact in artifacts:
+    def order(self, *artifacts: Artifact, shadows: Iterable[Artifact] = ()) -> list[Target]:
+        """Publish what is not published yet, and have the director order it; ``shadows`` beside what acts."""
+        for artifact in (*artifacts, *shadows):
             if not any(artifact.target.sha256 in path for path in self.repositories.files):
                 self.repositories.publish(artifact)
-        targets = [artifact.target for artifact in artifacts]
+        targets = [
+            *(artifact.target for artifact in artifacts),
+            *(in_shadow(artifact.target) for artifact in shadows),
+        ]
         self.repositories.direct(self.device, *targets)
         return targets
 
@@ -140,6 +143,11 @@ class Yard:
 
     def bundle(self, file: Path) -> Path:
         return write_bundle(file, self.repositories.files)
+
+
+def in_shadow(target: Target) -> Target:
+    """The order to run ``target`` in shadow."""
+    return replace(target, description=msgspec.structs.replace(target.description, mode=Mode.SHADOW))
 
 
 def write_bundle(file: Path, files: Mapping[str, bytes]) -> Path:

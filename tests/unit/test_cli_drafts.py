@@ -1,4 +1,4 @@
-"""``fleet key new``, ``draft``, ``sign`` and ``combine``: people at several places, keys in files and in a module."""
+"""``fleet key new``, ``draft``, ``sign`` and ``combine``: people at several places, keys of both forms."""
 
 import json
 import subprocess

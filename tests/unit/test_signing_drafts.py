@@ -73,7 +73,7 @@ def test_a_key_that_nothing_asks_for_signs_nothing(there: Repositories) -> None:
 
 @pytest.mark.attack
 def test_a_key_signs_nothing_that_builds_on_what_it_has_never_signed(there: Repositories) -> None:
-    """A thief draws up a ceremony that names the real keys beside the thief's own, on a history of his own."""
+    """A thief draws up a ceremony that names the real keys beside the thief's own, on his own history."""
     own = OfflineKeys.generate()
     real = there.offline
     mixed = OfflineKeys(own.root, {**own.roles, "targets": real.roles["targets"]})

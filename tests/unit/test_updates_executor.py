@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,10 +46,40 @@ MODEL, NEWER, POLICY = model_artifact(1), model_artifact(2), policy_artifact(1)
 KEY = MODEL.target.key
 
 
+class Beside:
+    """What would run in shadow: does as it is told, and says by which digests it runs."""
+
+    def __init__(self) -> None:
+        self.refusing: Exception | None = None
+        self.failing: InferenceError | None = None
+        self.running: dict[str, str] = {}
+        self.opened = 0
+        self.seen = Vitals()
+
+    async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
+        if self.refusing:
+            raise self.refusing
+
+    async def bring(self, name: str, choice: Choice | None) -> None:
+        if self.failing:
+            raise self.failing
+        self.running.pop(name, None)
+        if choice is not None:
+            self.opened += 1
+            self.running[name] = choice.sha256
+
+    async def keep(self, digests: AbstractSet[str]) -> None:
+        self.running = {name: sha256 for name, sha256 in self.running.items() if sha256 in digests}
+
+    def vitals(self, name: str) -> Vitals:
+        return self.seen
+
+
 class Runner:
     """Does as it is told."""
 
     def __init__(self) -> None:
+        self.shadows = Beside()
         self.refusing: Exception | None = None
         self.failing: InferenceError | None = None
         self.calls: list[str] = []

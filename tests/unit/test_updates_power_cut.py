@@ -8,6 +8,7 @@ Real agents are killed in tests/integration/test_agent_updates.py.
 import asyncio
 import os
 import shutil
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,28 @@ ILL = Vitals(answers=8, failures=4, latencies_us=(100,) * 8)
 
 
 @dataclass
+class Beside:
+    """Runs in shadow what the store still has whole."""
+
+    running: dict[str, str] = field(default_factory=dict)
+
+    async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
+        whole(choice)
+
+    async def bring(self, name: str, choice: Choice | None) -> None:
+        self.running.pop(name, None)
+        if choice is not None:
+            whole(choice)
+            self.running[name] = choice.sha256
+
+    async def keep(self, digests: AbstractSet[str]) -> None:
+        self.running = {name: sha256 for name, sha256 in self.running.items() if sha256 in digests}
+
+    def vitals(self, name: str) -> Vitals:
+        return WELL
+
+
+@dataclass
 class Bench:
     """Runs what the line-up names, as far as the store still has it whole."""
 
@@ -52,6 +75,7 @@ class Bench:
     bad: frozenset[str] = frozenset()
     ill: frozenset[str] = frozenset()
     running: dict[str, Choice] = field(default_factory=dict)
+    shadows: Beside = field(default_factory=Beside)
 
     def boot(self) -> None:
         for fitting in line_up(self.configs, self.executor.installed, self.store):

@@ -191,6 +191,7 @@ inference: Final = Table(
     Column("uncertain", Boolean, nullable=False),
     Column("request", String(32), nullable=False, server_default=text("''")),
     Column("supersedes", Boolean, nullable=False, server_default=false()),
+    Column("shadow", Boolean, nullable=False, server_default=false()),
     Index("ix_inference_tenant_device_time_ms", "tenant", "device", "time_ms"),
     postgresql_partition_by="RANGE (time_ms)",
 )

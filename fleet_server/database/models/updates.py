@@ -27,7 +27,10 @@ class Artifact(Model, table=True):
 
 
 class Assignment(Model, table=True):
-    """Which artifact a device shall have, by kind and name; ``delivery``: on which terms, as JSON."""
+    """Which artifact a device shall have, by kind, name and how it is to run it (a ``Mode``).
+
+    ``delivery``: on which terms it is fetched, as JSON.
+    """
 
     __table_args__ = (
         of_device(),
@@ -38,6 +41,7 @@ class Assignment(Model, table=True):
     device: str = Field(primary_key=True, max_length=63)
     kind: str = Field(primary_key=True, max_length=16)
     name: str = Field(primary_key=True, max_length=64)
+    mode: str = Field(primary_key=True, default="act", max_length=16)
     artifact: str = Field(max_length=64)
     assigned_ms: int = integer()
     delivery: str = Field(default="", max_length=512, sa_column_kwargs={"server_default": ""})
@@ -71,7 +75,7 @@ class DeviceGroup(Model, table=True):
 
 
 class Rollout(Model, table=True):
-    """A move of a group to an artifact; ``detail`` says why it ended as it did."""
+    """A move of a group to an artifact, acting or in shadow; ``detail`` says why it ended as it did."""
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant", "device_group"], ["device_group.tenant", "device_group.name"]),
@@ -82,6 +86,7 @@ class Rollout(Model, table=True):
     id: str = Field(primary_key=True, max_length=36)
     device_group: str = Field(max_length=63)
     artifact: str = Field(max_length=64)
+    mode: str = Field(default="act", max_length=16)
     state: str = Field(max_length=16)
     rules: str = Field(sa_type=Text)
     reason: str = Field(max_length=200)
