@@ -105,7 +105,7 @@ def items(draft: Draft) -> Iterator[Item]:
     for role, metadata in draft.bundle.roles.items():
         taken = before.roles.get(role) if before else None
         if taken is None or taken.signed != metadata.signed:
-            delegator = _delegator(_together(draft), role)
+            delegator = _delegator(together(draft), role)
             yield Item(role, role, metadata, (delegator,), (taken,) if taken else ())
 
 
@@ -174,6 +174,18 @@ def fingerprint(draft: Draft) -> str:
     return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
 
 
+def together(draft: Draft) -> Bundle:
+    """Everything as it will be once the draft is published."""
+    before = draft.before
+    if before is None:
+        return draft.bundle
+    return Bundle(
+        draft.bundle.image_roots or before.image_roots,
+        draft.bundle.director_roots or before.director_roots,
+        {**before.roles, **draft.bundle.roles},
+    )
+
+
 def encode(draft: Draft) -> bytes:
     """``draft`` as a file, to be passed on: nothing in it is secret."""
     return ceremony.encode_bundle(draft.bundle, draft.before)
@@ -186,7 +198,7 @@ def decode(content: bytes) -> Draft:
         MetadataError: it is none.
     """
     draft = Draft(*ceremony.decode_both(content))
-    whole = _together(draft)
+    whole = together(draft)
     top = whole.roles.get(Targets.type)
     delegated = top.signed.delegations.roles if top and top.signed.delegations else None
     fits = whole.image_roots and whole.director_roots and {*(delegated or ())} == {*ROLES}
@@ -211,18 +223,6 @@ def _delegator(published: Bundle, role: str) -> Root | Targets:
     if role in (Root.type, Targets.type):
         return published.image_roots[-1].signed
     return published.roles[Targets.type].signed
-
-
-def _together(draft: Draft) -> Bundle:
-    """Everything as it will be once the draft is published."""
-    before = draft.before
-    if before is None:
-        return draft.bundle
-    return Bundle(
-        draft.bundle.image_roots or before.image_roots,
-        draft.bundle.director_roots or before.director_roots,
-        {**before.roles, **draft.bundle.roles},
-    )
 
 
 def _asked(item: Item) -> set[str]:

@@ -20,10 +20,11 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from fleet_protocol.targets import ROLES, Kind, Target
+from fleet_protocol.targets import ROLES, Kind, Target, role_of
 from fleet_protocol.texts import _
 from fleet_signing.director import meta_file
 from fleet_signing.errors import MetadataError, ReleaseError
+from fleet_signing.lists import paths_of, require_room
 from fleet_signing.metadata import (
     OFFLINE_LIFE,
     ONLINE_LIFE,
@@ -44,7 +45,7 @@ def delegating(keys: Mapping[str, Sequence[Key]], version: int, at: datetime) ->
     """The top-level targets, which vouch for nothing and delegate each kind to the ``keys`` of its role."""
     roles = {
         role: DelegatedRole(
-            role, [key.keyid for key in keys[role]], HOLDERS[role].threshold, True, [f"{role}/*/*"]
+            role, [key.keyid for key in keys[role]], HOLDERS[role].threshold, True, paths_of(role)
         )
         for role in ROLES
     }
@@ -64,6 +65,7 @@ def add(
 
     Raises:
         ReleaseError: an artifact of this name was published under this release or a higher one.
+        MetadataError: the list would be longer than devices read.
     """
     latest = highest(role.signed, *target.key)
     if target.description.release <= latest:
@@ -72,7 +74,9 @@ def add(
                 "{name}: release {release} is not above {latest}, which is published; raise its release"
             ).format(name=target.description.name, release=target.description.release, latest=latest)
         )
-    return seal(_next(role.signed, role.signed.targets | {target.path: target_file(target)}, at), signers)
+    added = seal(_next(role.signed, role.signed.targets | {target.path: target_file(target)}, at), signers)
+    require_room(role_of(target.description), added)
+    return added
 
 
 def holds(role: Targets, target: Target) -> bool:

@@ -46,14 +46,14 @@ def _item(item: Item) -> Iterator[str]:
 
 def _keys(draft: Draft) -> Iterator[str]:
     """Which keys are other ones than before; nothing where no ceremony is meant."""
-    if len(draft.bundle.image_roots) == len(draft.before.image_roots if draft.before else ()):
+    if not draft.bundle.image_roots:
         return
     before = drafts.known_keys(draft.before) if draft.before else {}
-    for name, key in drafts.known_keys(draft.bundle).items():
+    for name, key in drafts.known_keys(drafts.together(draft)).items():
         if before.get(name) != key:
             yield _("new key {name}: {keyid}").format(name=name, keyid=key.keyid)
     yield _("The server's keys have the fingerprint {it}").format(
-        it=ceremony.fingerprint(_online(draft.bundle))
+        it=ceremony.fingerprint(_online(drafts.together(draft)))
     )
 
 

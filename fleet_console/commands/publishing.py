@@ -25,7 +25,7 @@ from fleet_console.sources.http import Answer, Place, Server
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import Kind, role_of
 from fleet_protocol.texts import _
-from fleet_signing import artifacts, ceremony, image, os_images
+from fleet_signing import artifacts, ceremony, image, lists, os_images
 from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import Bundle
 from fleet_signing.drafts import Draft
@@ -251,6 +251,9 @@ def _publish(centre: Server, artifact: Artifact | OsImage, keys: Path, reason: s
         if is_new
         else _("{path} was published already, {size} bytes, SHA-256 {sha256}")
     )
+    if lists.is_long(signed.signed):
+        count = len(signed.signed.targets)
+        tell(_("{role} lists {count} artifacts; every device reads them all").format(role=role, count=count))
     published = _Published(upload, answer, text.format(**upload))
     if not published.is_proposed:
         write_durably(last, encode(signed), 0o644)

@@ -1,4 +1,4 @@
-"""``fleet key new``, ``draft``, ``sign`` and ``combine``: people at several places, keys of both forms."""
+"""People at several places sign one draft, with keys in files and in a security module."""
 
 import json
 import subprocess
@@ -52,9 +52,7 @@ def test_a_key_in_a_security_module_signs_a_draft_beside_keys_in_files(
     (one / "root-1.pub").replace(post / "root-1.pub")
     request = tmp_path / "request.json"
     request.write_bytes(ceremony.encode_request(Request(ONLINE.public, None)))
-    draft, first, second, whole = (
-        tmp_path / f"{name}.json" for name in ("draft", "first", "second", "whole")
-    )
+    draft, first, second, whole = (tmp_path / name for name in ("draft", "first", "second", "whole"))
     drawn = done("draft", "--request", request, "--public", post, "--out", draft)
     assert ceremony.fingerprint(ONLINE.public) in drawn
     found = drafts.decode(draft.read_bytes())

@@ -73,7 +73,7 @@ def test_a_key_that_nothing_asks_for_signs_nothing(there: Repositories) -> None:
 
 @pytest.mark.attack
 def test_a_key_signs_nothing_that_builds_on_what_it_has_never_signed(there: Repositories) -> None:
-    """A thief draws up a ceremony that names the real keys beside the thief's own, on his own history."""
+    """A thief draws up a ceremony that names the real keys, on a history of the thief's own."""
     own = OfflineKeys.generate()
     real = there.offline
     mixed = OfflineKeys(own.root, {**own.roles, "targets": real.roles["targets"]})
@@ -82,9 +82,8 @@ def test_a_key_signs_nothing_that_builds_on_what_it_has_never_signed(there: Repo
     with pytest.raises(MetadataError, match="treat the server as stolen"):
         drafts.sign(forged, real.roles["targets"][0])
     history = ceremony.hold(own, ONLINE.public, now())
-    offered = dict(
-        zip(HOLDERS["targets"].keys, (each.public_key for each in real.roles["targets"]), strict=True)
-    )
+    held = zip(HOLDERS["targets"].keys, real.roles["targets"], strict=True)
+    offered = {name: each.public_key for name, each in held}
     built = drafts.draw_up(offered, ONLINE.public, now(), history)
     with pytest.raises(MetadataError, match="treat the server as stolen"):
         drafts.sign(built, real.roles["targets"][0])
