@@ -4,9 +4,10 @@ Every change is in the audit by its own transaction, and none of them leaves the
 administrator: whoever could repair that would have to be let in by somebody else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Engine
@@ -15,20 +16,25 @@ from sqlmodel import Session, col, select
 
 from fleet_protocol.texts import _
 from fleet_server.access import passwords
+from fleet_server.access.issuing import API, SESSION
 from fleet_server.access.roles import Actor, RoleName
-from fleet_server.access.tokens import digest
+from fleet_server.access.tokens import digest, lives
 from fleet_server.audit import chain as audit
 from fleet_server.audit.chain import Change
 from fleet_server.clock import wall_ms
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Person, Role, Token
 from fleet_server.errors import AccessConflict, PersonNotFound
+from fleet_server.identity.openings import withdraw_of
 
 FIRST_MS: Final = 90 * 86_400_000
 """How long the token lives that somebody gets with their account."""
 
 NAME: Final = r"^[a-z0-9][a-z0-9.@_-]{0,62}$"
 """How people are called; an e-mail address can be one."""
+
+_KINDS: Final = (API, SESSION)
+"""All kinds of tokens."""
 
 WORD: Final = r"^([a-z0-9-]{1,63})?$"
 """How sites and tags are called, or nothing."""
@@ -128,16 +134,20 @@ def ungrant(engine: Engine, tenant: str, actor: Actor, person: str, right: Right
 
 
 def disable(engine: Engine, tenant: str, actor: Actor, person: str) -> PersonView:
-    """Let in nobody as ``person``: sessions end, tokens are worth nothing until :func:`enable`.
+    """Let in nobody as ``person``, nor any board that they have invited and that has not come yet.
+
+    Sessions, tokens and invitations end for good: :func:`enable` brings none of them back.
 
     Raises:
         PersonNotFound: no such person.
         AccessConflict: nobody would be an administrator any more.
     """
-    with _changing(engine, tenant, actor, "person.disable", person) as (session, row):
+    ended: dict[str, list[str]] = {}
+    with _changing(engine, tenant, actor, "person.disable", person, ended) as (session, row):
         if row.disabled_ms is None:
             row.disabled_ms = wall_ms()
-        _end_sessions(session, row)
+        ended["tokens"] = _end_tokens(session, row, _KINDS)
+        ended["invitations"] = withdraw_of(session, tenant, person, wall_ms())
     return get_person(engine, tenant, person)
 
 
@@ -164,7 +174,7 @@ def set_password(engine: Engine, tenant: str, actor: Actor, person: str, passwor
     with _changing(engine, tenant, actor, "person.password", person) as (session, row):
         row.password = kept
         row.failed_logins, row.locked_until_ms = 0, 0
-        _end_sessions(session, row)
+        _end_tokens(session, row, (SESSION,))
 
 
 def link(engine: Engine, tenant: str, actor: Actor, person: str, subject: str) -> PersonView:
@@ -191,9 +201,14 @@ def get_person(engine: Engine, tenant: str, person: str) -> PersonView:
 
 @contextmanager
 def _changing(
-    engine: Engine, tenant: str, actor: Actor, action: str, person: str
+    engine: Engine,
+    tenant: str,
+    actor: Actor,
+    action: str,
+    person: str,
+    told: Mapping[str, object] = MappingProxyType({}),
 ) -> Iterator[tuple[Session, Person]]:
-    """A transaction that changes ``person`` and records it."""
+    """A transaction that changes ``person`` and records it, with what is ``told`` beside by its end."""
     with writing(engine) as session:
         row = _require(session, tenant, person, hold=True)
         before = _picture(_view(session, row))
@@ -201,7 +216,7 @@ def _changing(
         session.add(row)
         session.flush()
         after = _picture(_view(session, row))
-        audit.append(session, tenant, actor, Change(action, person, before, after, after))
+        audit.append(session, tenant, actor, Change(action, person, before, after, {**after, **told}))
         # The record above holds the tenant: of two that change people at once, the second one sees the first.
         _require_admin(session, tenant)
         _require_one_subject(session, row)
@@ -240,11 +255,14 @@ def _require_one_subject(session: Session, row: Person) -> None:
         )
 
 
-def _end_sessions(session: Session, row: Person) -> None:
-    living = select(Token).where(Token.tenant == row.tenant, Token.person == row.id, Token.kind == "session")
-    for token in session.exec(living.where(col(Token.revoked_ms).is_(None))):
+def _end_tokens(session: Session, row: Person, kinds: Collection[str]) -> list[str]:
+    """Revoke the living tokens of these kinds; their names."""
+    theirs = select(Token).where(Token.tenant == row.tenant, Token.person == row.id)
+    living = [token for token in session.exec(theirs.where(col(Token.kind).in_(kinds))) if lives(token)]
+    for token in living:
         token.revoked_ms = wall_ms()
         session.add(token)
+    return sorted(token.name for token in living)
 
 
 def _role(tenant: str, person: str, right: Right) -> Role:

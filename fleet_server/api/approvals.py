@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Changes, Reader, Reason, Server, TrustManager
 from fleet_server.api.proposing import MADE, Wish, propose
 from fleet_server.approvals.decision import MOST_APPROVALS
@@ -22,15 +23,16 @@ class NewRule(BaseModel):
 
 
 class RuleList(BaseModel):
-    """Every rule. Where none holds, a change takes one approval."""
+    """The rules for sites that the caller sees and for all. Where none holds, a change takes one approval."""
 
     items: list[RuleView]
 
 
 @router.get("")
-def approval_rules(_caller: Reader, server: Server) -> RuleList:
+def approval_rules(caller: Reader, server: Server) -> RuleList:
     """The rules, by site and action."""
-    return RuleList(items=list_rules(server.engine, server.config.tenant))
+    scopes = caller.scopes(Permission.FLEET_READ)
+    return RuleList(items=list_rules(server.engine, server.config.tenant, scopes))
 
 
 @router.put("", status_code=202, responses=MADE)

@@ -11,7 +11,7 @@ from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Enroller, Limit, ProfileName, Reader, Server, require_on, require_reach
 from fleet_server.authority.signing_requests import MAX_CSR_BYTES
 from fleet_server.devices.registry import DevicePage, DeviceSummary, get_device, list_devices
-from fleet_server.devices.tagging import Tags, standing, tag, untag
+from fleet_server.devices.tagging import Tags, tag, untag
 from fleet_server.identity.enrollment import Newcomer, enroll
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
@@ -68,12 +68,12 @@ def device_page(caller: Reader, server: Server, device: str) -> DevicePage:
 @router.put("/{device}/tags/{word}")
 def add_tag(caller: Enroller, server: Server, device: str, word: Tag) -> Tags:
     """Put a word on a device, to find it by and to hand out rights by."""
-    require_on(caller, Permission.DEVICE_ENROLL, *standing(server.engine, server.config.tenant, device))
+    require_reach(server, caller, Permission.DEVICE_ENROLL, device)
     return tag(server.engine, server.config.tenant, device, word, caller.actor(Permission.DEVICE_ENROLL))
 
 
 @router.delete("/{device}/tags/{word}")
 def remove_tag(caller: Enroller, server: Server, device: str, word: Tag) -> Tags:
     """Take a word off a device."""
-    require_on(caller, Permission.DEVICE_ENROLL, *standing(server.engine, server.config.tenant, device))
+    require_reach(server, caller, Permission.DEVICE_ENROLL, device)
     return untag(server.engine, server.config.tenant, device, word, caller.actor(Permission.DEVICE_ENROLL))

@@ -5,6 +5,7 @@ from typing import Final
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from fleet_server.access.roles import Permission
 from fleet_server.api.centre import Reader, Server
 from fleet_server.clock import wall_ms
 from fleet_server.devices.health import HealthItem
@@ -41,11 +42,12 @@ def health(_caller: Reader, server: Server) -> Health:
 
 
 @router.get("/stats")
-def stats(_caller: Reader, server: Server) -> Stats:
-    """How much was stored; two calls give a rate."""
-    now_ms = wall_ms()
+def stats(caller: Reader, server: Server) -> Stats:
+    """How much was stored of the devices that the caller sees; two calls give a rate."""
+    now_ms, tenant = wall_ms(), server.config.tenant
+    scopes = caller.scopes(Permission.FLEET_READ)
     return Stats(
-        counts=query.counts(server.engine),
-        latency=query.latency(server.engine, now_ms - _RATE_MS),
+        counts=query.counts(server.engine, tenant, scopes),
+        latency=query.latency(server.engine, tenant, now_ms - _RATE_MS, scopes),
         now_ms=now_ms,
     )

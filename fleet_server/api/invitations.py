@@ -8,9 +8,8 @@ from sqlmodel import Session
 
 from firmware_profiles import schema
 from fleet_server.access.roles import Permission
-from fleet_server.api.centre import Enroller, ProfileName, Server, require_on
+from fleet_server.api.centre import Enroller, ProfileName, Server, require_on, require_reach
 from fleet_server.clock import wall_ms
-from fleet_server.devices.tagging import standing
 from fleet_server.identity.invitations import (
     InvitationView,
     Invited,
@@ -47,8 +46,10 @@ class InvitationList(BaseModel):
 @router.post("", status_code=201)
 def invite_device(caller: Enroller, server: Server, device: DeviceId, new: NewInvitation) -> Invited:
     """Invite one board to become this device; the answer holds the only copy of its secret."""
-    place = standing(server.engine, server.config.tenant, device) if new.replaces else (new.site, ())
-    require_on(caller, Permission.DEVICE_ENROLL, *place)
+    if new.replaces:
+        require_reach(server, caller, Permission.DEVICE_ENROLL, device)
+    else:
+        require_on(caller, Permission.DEVICE_ENROLL, new.site, ())
     wish = Wish(device, new.profile, new.site, new.replaces, new.expires_s)
 
     def permit(session: Session) -> None:

@@ -92,7 +92,7 @@ def take_right(
 
 @router.post("/{name}/disable")
 def disable_person(caller: PeopleManager, server: Server, name: Name) -> PersonView:
-    """Close an account: sessions end, tokens are worth nothing until it is opened again."""
+    """Close an account: sessions, tokens and the open invitations of this person end for good."""
     return people.disable(server.engine, caller.tenant, _actor(caller), name)
 
 

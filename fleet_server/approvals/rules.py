@@ -1,6 +1,6 @@
 """How many approvals a change takes at a site: the rules, and their own change, which is a change too."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,11 +9,12 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, func, select
 
 from fleet_protocol.texts import _
-from fleet_server.access.roles import Permission
+from fleet_server.access.roles import Permission, Scope
 from fleet_server.approvals.decision import MOST_APPROVALS, NO_SITE
 from fleet_server.approvals.plans import Action, Arguments, Difference, Plan, Radius, read
 from fleet_server.audit.chain import Change
 from fleet_server.database.models import ApprovalRule, Device, Site
+from fleet_server.devices.scope import ALL, known_sites
 from fleet_server.errors import BadChange
 
 SET: Final = "approval_rule.set"
@@ -36,9 +37,12 @@ class RuleView:
     approvals: int
 
 
-def list_rules(engine: Engine, tenant: str) -> list[RuleView]:
-    """Every rule, by site and action."""
-    query = select(ApprovalRule).where(ApprovalRule.tenant == tenant)
+def list_rules(engine: Engine, tenant: str, scopes: Collection[Scope] = ALL) -> list[RuleView]:
+    """Every rule by site and action, without those for sites that nobody within ``scopes`` knows."""
+    query = select(ApprovalRule).where(
+        ApprovalRule.tenant == tenant,
+        (col(ApprovalRule.site) == NO_SITE) | known_sites(col(ApprovalRule.site), tenant, scopes),
+    )
     with Session(engine) as session:
         rows = session.exec(query.order_by(col(ApprovalRule.site), col(ApprovalRule.action)))
         return [RuleView(row.site, row.action, row.approvals) for row in rows]

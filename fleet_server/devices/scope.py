@@ -32,6 +32,16 @@ def among(device: Any, tenant: str, scopes: Collection[Scope]) -> ColumnElement[
     return condition
 
 
+def known_sites(site: Any, tenant: str, scopes: Collection[Scope]) -> ColumnElement[bool]:
+    """Whether the column ``site`` of any table names one that ``scopes`` are for, or have devices at."""
+    if EVERYWHERE in scopes:
+        return true()
+    theirs = select(Device.site).where(Device.tenant == tenant, within(scopes))
+    named = [scope.site for scope in scopes if not scope.tag]
+    condition: ColumnElement[bool] = site.in_(theirs) | site.in_(named)
+    return condition
+
+
 def require_device(engine: Engine, tenant: str, device: str, scopes: Collection[Scope]) -> None:
     """See to it that ``device`` is registered, and within one of ``scopes``.
 

@@ -70,17 +70,6 @@ def put(session: Session, tenant: str, device: str, words: Iterable[str], actor:
     return Tags(device, after)
 
 
-def standing(engine: Engine, tenant: str, device: str) -> tuple[str | None, list[str]]:
-    """Where ``device`` stands and its tags: what rights on it depend on.
-
-    Raises:
-        NotFound: there is no such device.
-    """
-    with Session(engine) as session:
-        site = find_device(session, tenant, device).site
-        return site, tags_of(session, tenant, [device]).get(device, [])
-
-
 def _record(
     session: Session, tenant: str, device: str, tags: tuple[list[str], list[str]], actor: Actor
 ) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select
 
 from fleet_server.database.models import Certificate, Claim, Enrollment
@@ -44,6 +45,19 @@ class Openings(NamedTuple):
         }
 
 
+def withdraw_of(session: Session, tenant: str, person: str, now_ms: int) -> list[str]:
+    """End the open invitations that ``person`` made; each as its device and its name."""
+    query = (
+        select(Enrollment)
+        .where(Enrollment.tenant == tenant, Enrollment.invited_by == person, *_open(now_ms))
+        .order_by(col(Enrollment.secret_sha256))
+    )
+    found = Openings(session.exec(query.with_for_update()).all(), ())
+    found.close(session, person, "", now_ms)
+    session.flush()
+    return [f"{one.device} {one.secret_sha256[:ID_LENGTH]}" for one in found.invitations]
+
+
 def openings(session: Session, tenant: str, devices: Sequence[str], now_ms: int) -> Openings:
     """What is open for ``devices``, whose rows are locked already."""
     invitations: list[Enrollment] = []
@@ -58,8 +72,7 @@ def openings(session: Session, tenant: str, devices: Sequence[str], now_ms: int)
         invitations += session.exec(
             select(Enrollment)
             .where(Enrollment.tenant == tenant, col(Enrollment.device).in_(part))
-            .where(col(Enrollment.used_ms).is_(None), col(Enrollment.revoked_ms).is_(None))
-            .where(Enrollment.expires_ms > now_ms)
+            .where(*_open(now_ms))
             .order_by(col(Enrollment.secret_sha256))
             .with_for_update()
         ).all()
@@ -70,3 +83,11 @@ def openings(session: Session, tenant: str, devices: Sequence[str], now_ms: int)
             .with_for_update()
         ).all()
     return Openings(invitations, claims)
+
+
+def _open(now_ms: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(Enrollment.used_ms).is_(None),
+        col(Enrollment.revoked_ms).is_(None),
+        col(Enrollment.expires_ms) > now_ms,
+    )

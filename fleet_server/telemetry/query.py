@@ -226,27 +226,39 @@ def streams(engine: Engine, device: str) -> list[StreamView]:
         return [_stream(connection, row) for row in connection.execute(statement).all()]
 
 
-def counts(engine: Engine) -> Counts:
-    """Totals of the installation; summed from the cursors, so that nobody counts a million rows."""
+def counts(engine: Engine, tenant: str, scopes: Collection[Scope] = ALL) -> Counts:
+    """Totals of the devices within ``scopes``; summed from the cursors: nobody counts a million rows.
+
+    What devices that nobody knows were refused is told to whoever sees everything.
+    """
     cursor = IngestCursor.__table__  # type: ignore[attr-defined]
     gap = Gap.__table__  # type: ignore[attr-defined]
     refused = RefusalCount.__table__  # type: ignore[attr-defined]
+    device = Device.__table__  # type: ignore[attr-defined]
+
+    def seen(table: Table) -> ColumnElement[bool]:
+        name = table.c.id if table is device else table.c.device
+        return and_(table.c.tenant == tenant, among(name, tenant, scopes))
+
     with engine.connect() as connection:
-        devices = connection.execute(select(func.count()).select_from(Device)).scalar_one()
-        rows = connection.execute(_sums(cursor.c.readings, cursor.c.inferences, cursor.c.events)).one()
-        lost = connection.execute(_sums(gap.c.batches, gap.c.records)).one()
-        refusals_ = connection.execute(_sums(refused.c["count"])).one()
+        devices = connection.execute(select(func.count()).where(seen(device))).scalar_one()
+        sums = _sums(cursor.c.readings, cursor.c.inferences, cursor.c.events)
+        rows = connection.execute(sums.where(seen(cursor))).one()
+        lost = connection.execute(_sums(gap.c.batches, gap.c.records).where(seen(gap))).one()
+        refusals_ = connection.execute(_sums(refused.c["count"]).where(seen(refused))).one()
     return Counts(devices, *map(int, (*rows, *lost, *refusals_)))
 
 
-def latency(engine: Engine, since_ms: int) -> Latency | None:
-    """How long readings since ``since_ms`` took to their row; nothing where there are none.
+def latency(engine: Engine, tenant: str, since_ms: int, scopes: Collection[Scope] = ALL) -> Latency | None:
+    """How long readings of devices within ``scopes`` since ``since_ms`` took to their row; None without any.
 
     The row is stamped as its transaction begins to write; the commit itself comes on top.
     """
-    metric_ids = select(Metric.__table__.c.id)  # type: ignore[attr-defined]
+    metric = Metric.__table__  # type: ignore[attr-defined]
+    metric_ids = select(metric.c.id).where(metric.c.tenant == tenant, among(metric.c.device, tenant, scopes))
     statement = (
         select(_BATCH.c.stored_ms - reading.c.time_ms)
+        .select_from(reading)
         .join(_BATCH, _came_with(reading))
         .where(reading.c.metric.in_(metric_ids), reading.c.time_ms >= since_ms, reading.c.clock_state == 0)
         .limit(SAMPLE)

@@ -11,15 +11,16 @@ from sqlmodel import Session
 
 from fleet_protocol.messages import Answer, AnswerState, encode
 from fleet_server.access.people import Right
-from fleet_server.access.roles import RoleName
+from fleet_server.access.roles import RoleName, Scope
 from fleet_server.api.app import create_app
 from fleet_server.api.centre import EVERYWHERE
 from fleet_server.config import ServerConfig, Settings
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Answer as AnswerRow
-from fleet_server.database.models import DeviceTag
+from fleet_server.database.models import ApprovalRule, DeviceTag, RefusalCount, Site
 from fleet_server.database.models import Request as RequestRow
 from fleet_server.devices.groups import set_group
+from fleet_server.telemetry import query
 from fleet_server.telemetry.store import Store
 from tests.support.batches import NOW_MS, arrival, events, telemetry
 from tests.support.centre import answering, make_centre
@@ -169,6 +170,73 @@ def test_lists_and_counts_are_of_what_is_seen(
         assert sum(page["rollout"]["counts"].values()) == len(names)
         (listed,) = client.get("/v1/rollouts").json()["items"]
         assert listed == page["rollout"]
+
+
+def test_totals_are_of_what_is_seen(client: httpx.Client, centre: tuple[Engine, ServerConfig]) -> None:
+    with writing(centre[0]) as session:
+        for device, count in (("south-00", 3), ("", 5)):
+            session.add(
+                RefusalCount(tenant=TENANT, device=device, count=count, last_ms=NOW_MS, last_reason="x")
+            )
+    whole = client.get("/v1/stats").json()["counts"]
+    assert (whole["devices"], whole["refused"]) == (4, 8), "also of devices that nobody knows"
+    for right, devices, share, refused in (
+        (Right(RoleName.VIEWER, "north"), 2, 0.5, 0),
+        (Right(RoleName.VIEWER, "south"), 2, 0.5, 3),
+        (Right(RoleName.VIEWER, tag="pump"), 1, 0, 0),
+        (Right(RoleName.VIEWER, "nowhere"), 0, 0, 0),
+    ):
+        headers = somebody(centre[0], right)
+        seen = client.get("/v1/stats", headers=headers).json()["counts"]
+        assert (seen["devices"], seen["refused"]) == (devices, refused)
+        for kind in ("readings", "inferences", "events"):
+            assert whole[kind] > 0
+            assert seen[kind] == share * whole[kind], kind
+    scopes = {"north": 0.5, "south": 0.5, "nowhere": 0.0}
+    waits = query.latency(centre[0], TENANT, 0)
+    assert waits is not None
+    for site, share in scopes.items():
+        part = query.latency(centre[0], TENANT, 0, [Scope(site)])
+        assert (part.readings if part else 0) == share * waits.readings
+
+
+def test_rules_name_no_site_out_of_sight(client: httpx.Client, centre: tuple[Engine, ServerConfig]) -> None:
+    with writing(centre[0]) as session:
+        session.add(Site(tenant=TENANT, id="empty", name="empty"))
+        for site in ("", "north", "south", "empty"):
+            session.add(ApprovalRule(tenant=TENANT, site=site, action="", approvals=2))
+    for right, sites in (
+        (Right(RoleName.VIEWER), ["", "empty", "north", "south"]),
+        (Right(RoleName.VIEWER, "north"), ["", "north"]),
+        (Right(RoleName.VIEWER, "empty"), ["", "empty"]),
+        (Right(RoleName.VIEWER, tag="pump"), ["", "north"]),
+        (Right(RoleName.VIEWER, "south", "pump"), [""]),
+    ):
+        headers = somebody(centre[0], right)
+        items = client.get("/v1/approval-rules", headers=headers).json()["items"]
+        assert [one["site"] for one in items] == sites
+
+
+def test_a_device_out_of_sight_is_absent_for_whoever_would_change_it(
+    client: httpx.Client, centre: tuple[Engine, ServerConfig]
+) -> None:
+    northern = somebody(centre[0], Right(RoleName.TECHNICIAN, "north"))
+    looking = somebody(centre[0], Right(RoleName.TECHNICIAN, "north"), Right(RoleName.VIEWER))
+    for method, path, body in (
+        ("PUT", "/v1/devices/{device}/tags/mine", None),
+        ("DELETE", "/v1/devices/{device}/tags/mine", None),
+        ("POST", "/v1/devices/{device}/invitations", {"replaces": True}),
+    ):
+        hidden, absent = (
+            client.request(method, path.format(device=device), json=body, headers=northern)
+            for device in ("south-00", "absent")
+        )
+        assert hidden.status_code == absent.status_code == 404, path
+        assert hidden.text.replace("south-00", "absent") == absent.text
+        known = client.request(method, path.format(device="south-00"), json=body, headers=looking)
+        assert known.status_code == 403, "whoever sees it is told that they may not"
+        mine = client.request(method, path.format(device="north-00"), json=body, headers=northern)
+        assert mine.status_code in {200, 201}
 
 
 def test_pages_go_on_within_what_is_seen(client: httpx.Client, centre: tuple[Engine, ServerConfig]) -> None:

@@ -1,5 +1,6 @@
 """Enrollment at the server: who may invite where, what is recorded, and what if many come at once."""
 
+import json
 import secrets
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from fleet_protocol.enrollment import MAX_BODY, Application, Enrolled, decode
+from fleet_server.access import people
 from fleet_server.access.roles import Actor
 from fleet_server.access.tokens import digest, provide_token
 from fleet_server.authority.authority import open_authority
@@ -241,8 +243,36 @@ def test_a_technician_of_one_site_lets_devices_in_there_alone(
     assert client.post("/v1/devices", json=new, headers=north).status_code == 403
     assert client.post("/v1/devices", json=new).status_code == 201
     replacing = {"replaces": True, "site": "north"}
-    assert client.post("/v1/devices/gw-2/invitations", json=replacing, headers=north).status_code == 403
-    assert client.put("/v1/devices/gw-2/tags/mine", headers=north).status_code == 403
+    assert client.post("/v1/devices/gw-2/invitations", json=replacing, headers=north).status_code == 404
+    assert client.put("/v1/devices/gw-2/tags/mine", headers=north).status_code == 404
+
+
+@pytest.mark.attack
+def test_who_is_disabled_has_no_invitation_left_in_the_drawer(
+    either: tuple[Engine, ServerConfig],
+) -> None:
+    engine, config = either
+    for name in ("leaver", "stayer"):
+        people.add(engine, config.tenant, SHELL, name, [])
+    invited = {
+        (who, device): invite(
+            engine,
+            config,
+            Wish(device, "generic", None, replaces=False, expires_s=3600),
+            Actor(who, "technician", ADDRESS),
+        )
+        for who, device in (("leaver", "gw-1"), ("leaver", "gw-2"), ("stayer", "gw-3"))
+    }
+    accept(*either, application(invited["leaver", "gw-1"].token), ADDRESS)
+    people.disable(engine, config.tenant, SHELL, "leaver")
+    people.enable(engine, config.tenant, SHELL, "leaver")
+    with pytest.raises(EnrollmentRefused, match="withdrawn"):
+        accept(*either, application(invited["leaver", "gw-2"].token), ADDRESS)
+    accept(*either, application(invited["stayer", "gw-3"].token), ADDRESS)
+    with Session(engine) as session:
+        query = select(AuditRecord.detail).where(AuditRecord.action == "person.disable")
+        told = json.loads(session.exec(query).one())
+    assert told["invitations"] == [f"gw-2 {invited['leaver', 'gw-2'].invitation.id}"]
 
 
 @pytest.mark.attack
@@ -365,7 +395,7 @@ def test_whoever_has_a_tag_keeps_to_it(centre: tuple[Engine, ServerConfig], clie
     for name in ("gw-1", "gw-2"):
         client.post("/v1/devices", json={"id": name, "csr_pem": request_pem(name)})
     client.put("/v1/devices/gw-1/tags/pump")
-    assert client.put("/v1/devices/gw-2/tags/pump", headers=pump).status_code == 403, (
+    assert client.put("/v1/devices/gw-2/tags/pump", headers=pump).status_code == 404, (
         "nobody widens his rights"
     )
     assert client.put("/v1/devices/gw-1/tags/big", headers=pump).status_code == 200
@@ -373,5 +403,5 @@ def test_whoever_has_a_tag_keeps_to_it(centre: tuple[Engine, ServerConfig], clie
         client.post("/v1/devices/gw-1/invitations", json={"replaces": True}, headers=pump).status_code == 201
     )
     assert (
-        client.post("/v1/devices/gw-2/invitations", json={"replaces": True}, headers=pump).status_code == 403
+        client.post("/v1/devices/gw-2/invitations", json={"replaces": True}, headers=pump).status_code == 404
     )

@@ -217,12 +217,12 @@ def test_the_twin_keeps_the_last_word_and_its_version(store: Store, engine: Engi
 
 def test_counts_agree_with_the_rows(store: Store, engine: Engine) -> None:
     store.commit(arrivals([telemetry(1, inferences=3), telemetry(3), gap(4, 6, records=9), events(1)]))
-    totals = query.counts(engine)
+    totals = query.counts(engine, "default")
     assert (totals.readings, totals.inferences, totals.events) == (
         count(engine), count(engine, "inference"), count(engine, "event"),
     )  # fmt: skip
     assert (totals.devices, totals.lost_batches, totals.lost_records, totals.refused) == (2, 3, 9, 0)
-    assert query.latency(engine, 0) == query.Latency(4, 1000.0, 1000.0)
+    assert query.latency(engine, "default", 0) == query.Latency(4, 1000.0, 1000.0)
 
 
 def test_two_ingests_racing_store_everything_once(engine: Engine, store: Store) -> None:
