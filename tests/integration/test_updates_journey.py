@@ -146,7 +146,7 @@ def test_a_model_in_shadow_beside_the_one_that_acts(
     wait_until(lambda: updates().get(("watch", "act")) == (1, "committed"), "model and policy act", 90)
     proposal = publish(server, tmp_path, 2, "--shadow", change=wolf)
     assert "model autoencoder in shadow: 2" in proposal
-    wait_until(lambda: updates().get(("autoencoder", "shadow")) == (2, "committed"), "it runs in shadow", 60)
+    wait_until(lambda: updates().get(("autoencoder", "shadow")) == (2, "committed"), "it runs in shadow", 90)
     go_on(shadow=True)
     assert {(each["version"], each["label"]) for each in answers(shadow=True)} == {("1.2", "strange")}
     assert {(each["version"], each["label"]) for each in answers(shadow=False)} == {("1.1", "normal")}
