@@ -16,8 +16,8 @@ from typing import Final
 BINS: Final = 10
 
 MOVED: Final = 0.7
-"""The distance from which on a version answers about another world. With it, a version is blamed in 1 of 200
-probations for what only the world did; the largest that a retrained model has is not far above."""
+"""The distance from which on a version speaks of another world. On the leak models a version against itself
+never came there in 4260 probations, a retrained one in 1 % of them, one with a wrong manifest in 68 %."""
 
 LEAST: Final = 64
 """Windows of each version, less say nothing of a distribution."""
