@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 NICENESS: Final = 10
 """Of a shadow's worker: it gets what processor time is left over."""
 
-WAITING: Final = 2
-"""Windows that a shadow has been asked about and not answered; further ones it misses."""
+WAITING: Final = 32
+"""Windows that a shadow has been asked about and not answered; further ones it misses. A busy board makes it
+late before it makes it fail."""
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """Answers as text: aligned columns that a person reads and a pipe can cut. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fleet_protocol.messages import Quality, Severity
@@ -147,10 +147,40 @@ def device(page: Mapping[str, Any], readings: Sequence[Mapping[str, Any]], now_m
         (_("tags"), ", ".join(known["tags"]) or "-"),
         *_reported(page["reported"], page["reported_ms"], now_ms),
     ]
-    parts = [table(("", ""), facts).lstrip("\n"), health(known["health"], now_ms)]
+    shadows = (page["reported"] or {}).get("shadows", ())
+    parts = [table(("", ""), facts).lstrip("\n"), *map(shadow, shadows), health(known["health"], now_ms)]
     if readings:
         parts.append(values(readings, now_ms))
     return "\n\n".join(part for part in parts if part)
+
+
+def shadow(one: Mapping[str, Any]) -> str:
+    """How a model in shadow compares with the one that acts."""
+    title = _("{model} {version} (release {release}) in shadow of {against}").format(
+        model=safe(one["model"]),
+        version=safe(one["version"]),
+        release=one["release"],
+        against=safe(one["against"]) or "-",
+    )
+    return "\n".join((title, *(f"  {line}" for line in comparison(one))))
+
+
+def comparison(one: Mapping[str, Any]) -> Iterator[str]:
+    """What was compared of a model in shadow, a line each."""
+    if one["windows"]:
+        yield _("{windows} windows answered by both, labels agree on {agreement:.1%} of them").format(**one)
+        yield _("scores differ by {mean_difference:.3g}, at most {max_difference:.3g}").format(**one)
+        yield _("an answer takes {shadow:.3g} ms; {acting:.3g} ms where it acts").format(
+            shadow=one["latency_us"] / 1000, acting=one["acting_latency_us"] / 1000
+        )
+    else:
+        yield _("no window was answered by both yet")
+    for each in one["disagreements"]:
+        yield _("{windows} windows: {acting} acts, {shadow} in shadow").format(
+            windows=each["windows"], acting=safe(each["acting"]), shadow=safe(each["shadow"])
+        )
+    if one["failures"]:
+        yield _("{failures} windows got no answer, {missed} of them because it was too slow").format(**one)
 
 
 def values(readings: Sequence[Mapping[str, Any]], now_ms: int) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from edge_agent.pipeline.distribution import BINS, bin_of
 from fleet_protocol.messages import Count
 
 RECENT: Final = 64
@@ -21,7 +22,8 @@ class Vitals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``answers`` and ``failures`` are windows with and without an answer; ``alarms`` the answers with
     the alarm's label; ``latencies_us`` the last ones. ``raised`` are windows in which the policy
-    raised an event, ``unclear`` those in which one of its rules could not be evaluated.
+    raised an event, ``unclear`` those in which one of its rules could not be evaluated. ``scores``
+    counts the answers by their score, see :mod:`.distribution`.
     """
 
     answers: Count = 0
@@ -30,6 +32,7 @@ class Vitals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     raised: Count = 0
     unclear: Count = 0
     latencies_us: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_LATENCIES)] = ()
+    scores: Annotated[tuple[Count, ...], msgspec.Meta(max_length=BINS)] = ()
 
 
 class Pulse:
@@ -38,8 +41,9 @@ class Pulse:
     def __init__(self) -> None:
         self._counts: Final = dict.fromkeys(("answers", "failures", "alarms", "raised", "unclear"), 0)
         self._latencies_us: Final[deque[int]] = deque(maxlen=MAX_LATENCIES)
-        self._recent: Final[deque[tuple[bool, bool]]] = deque(maxlen=RECENT)
-        """Of each answered window whether it was an alarm and whether it raised an event."""
+        self._scores: Final = [0] * BINS
+        self._recent: Final[deque[tuple[bool, bool, int]]] = deque(maxlen=RECENT)
+        """Of each answered window: was it an alarm, did it raise an event, and the bin of its score."""
 
     def answered(self, score: float, latency_us: int, *, alarm: bool) -> None:
         """A window got an answer; one whose score is no number is none."""
@@ -49,7 +53,9 @@ class Pulse:
         self._counts["answers"] += 1
         self._counts["alarms"] += alarm
         self._latencies_us.append(latency_us)
-        self._recent.append((alarm, False))
+        place = bin_of(score)
+        self._scores[place] += 1
+        self._recent.append((alarm, False, place))
 
     def failed(self) -> None:
         """A window got no answer."""
@@ -60,21 +66,30 @@ class Pulse:
         self._counts["raised"] += raised
         self._counts["unclear"] += unclear
         if raised and self._recent:
-            alarm, _raised = self._recent.pop()
-            self._recent.append((alarm, True))
+            alarm, _raised, place = self._recent.pop()
+            self._recent.append((alarm, True, place))
 
     def restore(self, vitals: Vitals) -> None:
         """Go on counting from ``vitals``."""
         self._counts.update({name: getattr(vitals, name) for name in self._counts})
         self._latencies_us.extend(vitals.latencies_us)
+        for place, count in enumerate(vitals.scores):
+            self._scores[place] = count
 
     def usual(self) -> Vitals:
         """What is usual at present; all since the beginning while the agent has seen too few windows."""
         if len(self._recent) < RECENT:
             return self.read()
-        alarms, raised = (sum(each) for each in zip(*self._recent, strict=True))
-        return Vitals(answers=RECENT, alarms=alarms, raised=raised, latencies_us=tuple(self._latencies_us))
+        alarms, raised, places = zip(*self._recent, strict=True)
+        return Vitals(
+            answers=RECENT,
+            alarms=sum(alarms),
+            raised=sum(raised),
+            latencies_us=tuple(self._latencies_us),
+            scores=tuple(map(places.count, range(BINS))),
+        )
 
     def read(self) -> Vitals:
         """All since the beginning."""
-        return Vitals(**self._counts, latencies_us=tuple(self._latencies_us))
+        scores = tuple(self._scores) if self._counts["answers"] else ()
+        return Vitals(**self._counts, latencies_us=tuple(self._latencies_us), scores=scores)

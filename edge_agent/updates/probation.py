@@ -1,13 +1,15 @@
 """Whether a new version has proved itself: few criteria, each of which a person can check. Pure.
 
 Golden inputs have shown before that the model computes here what it should. What is watched now is
-life: does it answer, does it answer in time, and does it not cry wolf all of a sudden.
+life: does it answer, does it answer in time, does it not cry wolf all of a sudden, and does it not
+speak of another world than the version before did.
 """
 
 import statistics
 from enum import Enum
 from typing import Final
 
+from edge_agent.pipeline.distribution import MOVED, has_moved
 from edge_agent.pipeline.vitals import Vitals
 from fleet_protocol.texts import _
 
@@ -44,7 +46,12 @@ def judge(
     there was none. The new one has to last ``least_s`` seconds and give ``least_windows`` answers; it
     fails as soon as it fails.
     """
-    reason = _failing(now) or _slow(now, before) or _alarming(now, before, max(least_windows, FAILED_LEAST))
+    reason = (
+        _failing(now)
+        or _slow(now, before)
+        or _alarming(now, before, max(least_windows, FAILED_LEAST))
+        or _moved(now, before)
+    )
     if reason:
         return Verdict.FAILED, reason
     if spent_s < least_s or now.answers < least_windows:
@@ -86,3 +93,12 @@ def _alarming(now: Vitals, before: Vitals, least: int) -> str:
         if share > usual + MORE_ALARMS:
             return text.format(now=share, before=usual)
     return ""
+
+
+def _moved(now: Vitals, before: Vitals) -> str:
+    moved = has_moved(now.scores, before.scores)
+    if moved is None:
+        return ""
+    return _("scores lie {moved:.2f} from those before, on the scale from 0 to 1; {most} is allowed").format(
+        moved=moved, most=MOVED
+    )

@@ -23,7 +23,7 @@ from fleet_console.commands.proposing import Reason, Wait, say
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Answer, Place, Server
 from fleet_protocol.manifest import Manifest
-from fleet_protocol.targets import Kind, role_of
+from fleet_protocol.targets import Kind, Mode, role_of
 from fleet_protocol.texts import _
 from fleet_signing import artifacts, ceremony, image, lists, os_images
 from fleet_signing.artifacts import Artifact
@@ -41,6 +41,9 @@ bundle_app: Final = typer.Typer(help=_("Updates on a stick."), no_args_is_help=T
 
 Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help=_("Where the key of this kind is."))]
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help=_("The device's id."))]
+Shadow = Annotated[
+    bool, typer.Option("--shadow", help=_("In shadow: beside what acts there, compared and reported only."))
+]
 KindName = Annotated[Kind, typer.Argument(metavar="KIND", help=_("'model', 'policy', 'agent' or 'os'."))]
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_("The artifact's name."))]
 
@@ -164,35 +167,45 @@ def assign(  # noqa: PLR0913 - the command's options
     reason: Reason,
     max_kib_per_s: MaxKib = 0,
     window: Window = None,
+    shadow: Shadow = False,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """One release for one device."""
-    text = _("{device} shall have {kind} {name} release {release}").format(
-        device=device, kind=kind, name=name, release=release
+    text = _("{device} shall have {kind} {name} release {release}{mode}").format(
+        device=device, kind=kind, name=name, release=release, mode=_(" in shadow") if shadow else ""
     )
-    body = {"release": release, "reason": reason, "delivery": terms(max_kib_per_s, window)}
+    body = {"release": release, "reason": reason, "mode": _mode(shadow=shadow)}
+    body["delivery"] = terms(max_kib_per_s, window)
     with place.connect() as centre:
         answer = centre.put(f"/v1/devices/{device}/assignments/{kind}/{name}", body)
         say(centre, answer, text, wait=wait, as_json=as_json)
 
 
 @placed
-def unassign(
+def unassign(  # noqa: PLR0913 - the command's options
     device: Device,
     kind: KindName,
     name: Name,
     *,
     place: Place,
     reason: Reason,
+    shadow: Shadow = False,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Nothing of that name for one device any more; what it runs goes on running."""
-    text = _("{device} is given no {kind} {name} any more").format(device=device, kind=kind, name=name)
+    """Nothing of that name for one device any more; what acts goes on acting, what is in shadow ends."""
+    text = _("{device} is given no {kind} {name}{mode} any more").format(
+        device=device, kind=kind, name=name, mode=_(" in shadow") if shadow else ""
+    )
     with place.connect() as centre:
-        answer = centre.delete(f"/v1/devices/{device}/assignments/{kind}/{name}", reason=reason)
+        path = f"/v1/devices/{device}/assignments/{kind}/{name}"
+        answer = centre.delete(path, reason=reason, mode=_mode(shadow=shadow))
         say(centre, answer, text, wait=wait, as_json=as_json)
+
+
+def _mode(*, shadow: bool) -> Mode:
+    return Mode.SHADOW if shadow else Mode.ACT
 
 
 @bundle_app.command("export", help=_("Write everything that a device needs for its updates into one file."))

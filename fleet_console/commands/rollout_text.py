@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fleet_console.tables import age, table
-from fleet_protocol.targets import WORDS, Refusal
+from fleet_protocol.targets import WORDS, Mode, Refusal
 from fleet_protocol.texts import _
 
 DONE: Final = "done"
@@ -30,6 +30,10 @@ def groups(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     return table(heads, rows)
 
 
+def _mode(rollout: Mapping[str, Any]) -> str:
+    return _(" in shadow") if rollout["mode"] == Mode.SHADOW else ""
+
+
 def rollouts(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
     """The list of rollouts."""
     heads = (
@@ -48,7 +52,7 @@ def rollouts(items: Sequence[Mapping[str, Any]], now_ms: int) -> str:
             one["state"],
             age(one["created_ms"], now_ms),
             one["group"],
-            f"{one['kind']} {one['name']}",
+            f"{one['kind']} {one['name']}{_mode(one)}",
             str(one["release"]),
             counts(one["counts"]),
             one["reason"],
@@ -83,7 +87,8 @@ def page(content: Mapping[str, Any], now_ms: int) -> str:
 
 def headline(rollout: Mapping[str, Any]) -> str:
     """A rollout in one line."""
-    text = _("{id}: {kind} {name} release {release} to {group}, {state}: {counts}").format(
+    text = _("{id}: {kind} {name} release {release}{mode} to {group}, {state}: {counts}").format(
+        mode=_mode(rollout),
         counts=counts(rollout["counts"]),
         **{key: rollout[key] for key in ("id", "kind", "name", "release", "group", "state")},
     )

@@ -13,6 +13,7 @@ from fleet_console.commands.proposing import Reason, Wait, say
 from fleet_console.commands.rollout_watch import watch
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place, Server
+from fleet_protocol.targets import Mode
 from fleet_protocol.texts import _
 
 group_app: Final = typer.Typer(help=_("Groups of devices: saved filters."), no_args_is_help=True)
@@ -69,6 +70,9 @@ def start(  # noqa: PLR0913 - the command's options
     ] = "60s",
     max_kib_per_s: MaxKib = 0,
     window: Window = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help=_("In shadow: beside what acts, compared and reported only."))
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help=_("Wait for the approval, then watch it go."))] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +83,7 @@ def start(  # noqa: PLR0913 - the command's options
         "kind": kind,
         "name": name,
         "release": release,
+        "mode": Mode.SHADOW if shadow else Mode.ACT,
         "waves": [part.strip() for part in wave.split(",")],
         "max_failures": max_failures,
         "soak_s": _soak_s(soak),

@@ -3,16 +3,21 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
 from rich.text import Text
 
 from fleet_console import tables
 from fleet_console.screens import looks
 from fleet_console.sources.views import Conclusion, DevicePage, Finding, Health, Link, Reading, Update, Wanted
-from fleet_protocol.messages import Quality
+from fleet_protocol.messages import Quality, ShadowReport
+from fleet_protocol.targets import Kind, Mode
 from fleet_protocol.texts import _
 
 Age = Callable[[int | None], str]
 """How long ago a moment on the source's clock is."""
+
+Key = tuple[str, str, str]
+"""Of an artifact: its kind, its name, and how it is run."""
 
 _DOWNLOADING: Final = "downloading"
 
@@ -61,10 +66,21 @@ def models(page: DevicePage, age: Age) -> Text:
         text.append("\n")
         text.append_text(_answer(answers.pop(model.name, None), age))
         parts.append(text)
+    parts += [_shadow(each) for each in (report.shadows if report else ())]
     for name, answer in answers.items():
         text = Text.assemble((name, f"bold {looks.TEXT}"), (_("   runs elsewhere"), looks.QUIET), "\n")
         parts.append(text.append_text(_answer(answer, age)))
     return Text("\n\n").join(parts) if parts else Text(_("No model runs here."), looks.QUIET)
+
+
+def _shadow(shadow: ShadowReport) -> Text:
+    """A model in shadow, and how it compares."""
+    text = Text.assemble((shadow.model, f"bold {looks.TEXT}"), (f" {shadow.version}", looks.TEXT))
+    told = _("   release {release} · in shadow of {against}")
+    text.append(told.format(release=shadow.release, against=shadow.against or "—"), looks.QUIET)
+    for line in tables.comparison(msgspec.to_builtins(shadow)):
+        text.append(f"\n{line}", looks.TEXT)
+    return text
 
 
 def updates(page: DevicePage, age: Age) -> Text:
@@ -77,7 +93,7 @@ def updates(page: DevicePage, age: Age) -> Text:
             if page.link is not None:
                 told += " " + _("What this device shall have, the server knows.")
         return Text(told, looks.QUIET)
-    return Text("\n\n").join(_artifact(page, kind, name, age) for kind, name in keys)
+    return Text("\n\n").join(_artifact(page, key, age) for key in keys)
 
 
 def agent(page: DevicePage, age: Age) -> Text:
@@ -176,19 +192,23 @@ def _answer(answer: Conclusion | None, age: Age) -> Text:
     return text
 
 
-def _keys(page: DevicePage) -> Iterator[tuple[str, str]]:
-    yield from ((each.kind, each.name) for each in page.desired or ())
-    yield from ((each.kind, each.name) for each in (page.report.updates if page.report else ()))
+def _keys(page: DevicePage) -> Iterator[Key]:
+    yield from map(_key, page.desired or ())
+    yield from map(_key, page.report.updates if page.report else ())
 
 
-def _artifact(page: DevicePage, kind: str, name: str, age: Age) -> Text:
+def _key(each: Wanted | Update) -> Key:
+    return each.kind, each.name, each.mode
+
+
+def _artifact(page: DevicePage, key: Key, age: Age) -> Text:
     report = page.report
-    wanted = next((each for each in page.desired or () if (each.kind, each.name) == (kind, name)), None)
-    update = next(
-        (each for each in (report.updates if report else ()) if (each.kind, each.name) == (kind, name)), None
-    )
-    running = _running(page, kind, name, update)
-    text = Text.assemble((name, f"bold {looks.TEXT}"), (f"  {kind}", looks.QUIET))
+    wanted = next((each for each in page.desired or () if _key(each) == key), None)
+    update = next((each for each in (report.updates if report else ()) if _key(each) == key), None)
+    kind, name, mode = key
+    running = _running(page, key, update)
+    place = _("  {kind} in shadow") if mode == Mode.SHADOW else "  {kind}"
+    text = Text.assemble((name, f"bold {looks.TEXT}"), (place.format(kind=kind), looks.QUIET))
     facts = []
     if page.desired is not None:
         facts.append((_("shall have"), _desired(wanted, running)))
@@ -199,12 +219,13 @@ def _artifact(page: DevicePage, kind: str, name: str, age: Age) -> Text:
     return text.append_text(_why_not(update)) if update else text
 
 
-def _running(page: DevicePage, kind: str, name: str, update: Update | None) -> int:
+def _running(page: DevicePage, key: Key, update: Update | None) -> int:
     """The release that runs: as the update knows it, else as the model says."""
+    kind, name, mode = key
     if update is not None and update.installed:
         return update.installed
     found = [each.release for each in (page.report.models if page.report else ()) if each.name == name]
-    return found[0] if found and kind == "model" else 0
+    return found[0] if found and kind == Kind.MODEL and mode == Mode.ACT else 0
 
 
 def _desired(wanted: Wanted | None, running: int) -> Text:

@@ -15,7 +15,7 @@ import msgspec
 
 from fleet_console.errors import ConsoleError
 from fleet_protocol.health import CATALOG
-from fleet_protocol.messages import Quality, Severity
+from fleet_protocol.messages import Quality, Severity, ShadowReport
 from fleet_protocol.texts import _
 
 T = TypeVar("T")
@@ -110,6 +110,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     state: str
     since_wall_ms: int
+    mode: str = "act"
     installed: int = 0
     done: int = 0
     size: int = 0
@@ -124,6 +125,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     release: int = 0
     version: str = ""
+    mode: str = "act"
 
 
 class Spool(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +154,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[Model, ...] = ()
     spool: Spool = Spool(batches=0, bytes=0, dropped_records=0)
     updates: tuple[Update, ...] = ()
+    shadows: tuple[ShadowReport, ...] = ()
 
 
 class DevicePage(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,15 +1,20 @@
 """The whole journey: ceremony, publication and assignment on a real server; a real agent that takes it."""
 
 import json
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from tests.integration.test_agent_updates import edge_agent
+from edge_agent.shadows import NICENESS
+from fleet_protocol import manifest as mf
+from tests.integration.test_agent_updates import calm, edge_agent, wolf
 from tests.support.agents import EnrolledAgent
 from tests.support.fleet_server import ServerProcess, agreed, fleet
-from tests.support.updating import model_folder
+from tests.support.updating import model_folder, policy_artifact
 from tests.support.waiting import wait_until
 
 PASSPHRASE = "correct horse battery"
@@ -65,10 +70,17 @@ def device(tmp_path: Path, server: ServerProcess) -> Iterator[EnrolledAgent]:
     agent.end()
 
 
-def publish(server: ServerProcess, tmp_path: Path, release: int) -> None:
-    folder = model_folder(tmp_path / f"release-{release}", release)
+def publish(
+    server: ServerProcess,
+    tmp_path: Path,
+    release: int,
+    *how: str,
+    change: Callable[[mf.Manifest], mf.Manifest] | None = None,
+) -> str:
+    """Publish a release and assign it, ``how`` as the command takes it."""
+    folder = model_folder(tmp_path / f"release-{release}", release, change)
     said(fleet("publish", "model", folder, "--keys", tmp_path / "keys", "--data", server.data))
-    agreed(server.data, "assign", DEVICE, "model", "autoencoder", str(release))
+    return agreed(server.data, "assign", DEVICE, "model", "autoencoder", str(release), *how)
 
 
 def test_from_publication_to_a_running_model_and_on_a_stick(
@@ -101,3 +113,60 @@ def test_from_publication_to_a_running_model_and_on_a_stick(
         "models/autoencoder/3.tar 1.3 is installed"
         in edge_agent("update", "status", "--config", str(device.config)).stdout
     )
+
+
+def test_a_model_in_shadow_beside_the_one_that_acts(
+    server: ServerProcess, device: EnrolledAgent, tmp_path: Path
+) -> None:
+    publish(server, tmp_path, 1, change=calm)
+    policy = tmp_path / "strange.toml"
+    policy.write_bytes(policy_artifact(1, when="label == 'strange'").content)
+    agreed(server.data, "publish", "policy", str(policy), "--keys", str(tmp_path / "keys"))
+    agreed(server.data, "assign", DEVICE, "policy", "watch", "1")
+    device.start()
+
+    def updates() -> dict[tuple[str, str], tuple[int, str]]:
+        reported = server.get(f"/v1/devices/{DEVICE}")["reported"] or {"updates": []}
+        return {
+            (each["name"], each["mode"]): (each["release"], each["state"]) for each in reported["updates"]
+        }
+
+    def answers(*, shadow: bool) -> list[Any]:
+        asked = f"/v1/devices/{DEVICE}/inferences?limit=10000&shadow={str(shadow).lower()}"
+        items: list[Any] = server.get(asked)["items"]
+        return items
+
+    def rules() -> list[Any]:
+        return [each for each in server.get("/v1/events")["items"] if each["name"] == "rule"]
+
+    def go_on(*, shadow: bool) -> None:
+        seen = len(answers(shadow=shadow))
+        wait_until(lambda: len(answers(shadow=shadow)) > seen + 10, "answers go on", 60)
+
+    wait_until(lambda: updates().get(("watch", "act")) == (1, "committed"), "model and policy act", 90)
+    proposal = publish(server, tmp_path, 2, "--shadow", change=wolf)
+    assert "model autoencoder in shadow: 2" in proposal
+    wait_until(lambda: updates().get(("autoencoder", "shadow")) == (2, "committed"), "it runs in shadow", 90)
+    go_on(shadow=True)
+    assert {(each["version"], each["label"]) for each in answers(shadow=True)} == {("1.2", "strange")}
+    assert {(each["version"], each["label"]) for each in answers(shadow=False)} == {("1.1", "normal")}
+    assert updates()["autoencoder", "act"] == (1, "committed")
+    assert not rules(), "what the shadow sees raises nothing"
+
+    assert device.process
+    (worker,) = [each for each in psutil.Process(device.process.pid).children() if each.nice() == NICENESS]
+    worker.send_signal(signal.SIGKILL)
+    go_on(shadow=False)
+    go_on(shadow=True)
+
+    def page() -> str:
+        return said(fleet("device", "show", DEVICE, "--data", server.data))
+
+    shown = wait_until(lambda: "answered by both" in (text := page()) and text, "both are compared", 90)
+    assert "autoencoder 1.2 (release 2) in shadow of 1.1" in shown
+    assert "labels agree on 0.0% of them" in shown
+
+    agreed(server.data, "assign", DEVICE, "model", "autoencoder", "2")
+    wait_until(rules, "now it acts, and what it sees is an event", 60)
+    wait_until(lambda: ("autoencoder", "shadow") not in updates(), "and it is in nobody's shadow", 60)
+    assert {each["figures"]["score"] > 0 for each in rules()} == {True}
