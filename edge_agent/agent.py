@@ -38,6 +38,9 @@ from edge_agent.telemetry.sender import Limits, Sender
 from edge_agent.telemetry.store import Store
 from edge_agent.updates import records
 from edge_agent.updates.executor import Executor, Terms
+from edge_agent.updates.installers import Installer
+from edge_agent.updates.osimage.choice import updater_of
+from edge_agent.updates.osimage.installer import OsInstaller
 from edge_agent.updates.records import Installed
 from edge_agent.updates.store import Store as Artifacts
 from edge_agent.updates.updates import Updates, folder_of
@@ -119,6 +122,7 @@ class Agent:
         config = self._config
         if self.updates is not None:
             self._executor = open_executor(config, self._artifacts, self._clock)
+            self._executor.installers = self._installers()
             self.updates.take(self._executor)
 
     def _install_agents(self, signs: Signs) -> None:
@@ -135,6 +139,23 @@ class Agent:
         self.wants_restart = True
         if self._running is not None:
             self._running.cancel()
+
+    def _installers(self) -> dict[Kind, Installer]:
+        """What carries on the updates that no model runs, as far as this board has it."""
+        config, settings = self._config, self._config.updates
+        updater = updater_of(config, self.allowance.profile)
+        if updater is None or settings is None:
+            return {}
+
+        def raised() -> set[str]:
+            return {report.code for report in self.health.reports()}
+
+        return {
+            Kind.OS: OsInstaller(
+                folder_of(config), self._artifacts, updater, config.os, self._clock,
+                probation_s=settings.probation_s, raised=raised,
+            )
+        }  # fmt: skip
 
     def _installed(self) -> Installed:
         if self._executor is not None:

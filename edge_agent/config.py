@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from edge_agent.errors import ConfigError
+from fleet_protocol.delivery import Windows
 from fleet_protocol.manifest import Identifier, Runtime
 from fleet_protocol.messages import MetricKind, Name
 from fleet_protocol.texts import _
@@ -160,6 +161,22 @@ class Updates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     probation_windows: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 8
 
 
+class Os(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How images of the operating system come in, on a board whose profile names an updater for them.
+
+    ``restart``: with ``ask`` the agent never restarts the board, somebody does; with ``window`` it runs
+    ``restart_command`` in one of ``windows``, hours as the board's clock shows them, and at once where a new
+    system has to be left again. An installation may take ``install_limit_s``. ``copies``, for SWUpdate:
+    by the root device that runs, as ``swupdate -g`` says, the software selection that fills the other.
+    """
+
+    restart: Literal["ask", "window"] = "ask"
+    windows: Windows = ()
+    restart_command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("systemctl", "reboot")
+    install_limit_s: Seconds = 3600.0
+    copies: dict[str, Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+,[A-Za-z0-9_-]+\Z")]] = {}
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration.
 
@@ -177,6 +194,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     models: tuple[Model, ...] = ()
     updates: Updates | None = None
     server: Server | None = None
+    os: Os = Os()
 
     @property
     def server_url(self) -> str | None:
@@ -259,6 +277,8 @@ def _contradictions(config: Config) -> list[str]:
                 count=len(metrics), limit=MAX_METRICS
             )
         )
+    if config.os.restart == "window" and not config.os.windows:
+        problems.append(_('[os] restart = "window" needs \'windows\', as in ["02:00-04:00"]'))
     for sensor in config.sensors:
         problems += _modbus_problems(sensor) if isinstance(sensor, Modbus) else _replay_problems(sensor)
     return problems

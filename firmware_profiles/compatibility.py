@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from firmware_profiles.schema import Profile
 from fleet_protocol.manifest import Runtime
-from fleet_protocol.targets import Requirements
+from fleet_protocol.targets import ImageFormat, Requirements
 from fleet_protocol.texts import _
 
 
@@ -24,6 +24,7 @@ def problems(requires: Requirements, profile: Profile) -> list[str]:
         _machine_problem(requires.machines, profile),
         _memory_problem(requires.min_memory_mib, profile),
         _runtime_problem(requires.runtimes, profile),
+        _image_problem(requires.image, profile),
     ]
     return [problem for problem in found if problem]
 
@@ -62,6 +63,19 @@ def _runtime_problem(wanted: Sequence[Runtime], profile: Profile) -> str:
     return _("It runs on {wanted}, and {profile} has {has}; one with a variant for {has} would fit.").format(
         wanted=_either(wanted), profile=profile.name, has=_either(has)
     )
+
+
+def _image_problem(wanted: ImageFormat | None, profile: Profile) -> str:
+    has = profile.os_updater
+    if wanted is None or wanted.value == has.value:
+        return ""
+    if has.value in set(ImageFormat):
+        return _("It is an image for {wanted}, and {profile} takes images for {has}.").format(
+            wanted=wanted, profile=profile.name, has=has
+        )
+    return _(
+        "It is an image for {wanted}, and {profile} takes none; a board whose profile says {wanted} would."
+    ).format(wanted=wanted, profile=profile.name)
 
 
 def _either(names: Sequence[str]) -> str:

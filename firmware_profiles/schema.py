@@ -139,10 +139,12 @@ class Watchdog(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Updater(StrEnum):
-    """What updates the operating system. The agent never does."""
+    """What updates the operating system. The agent never does; it hands images to the two that take them."""
 
     APT = "apt"
     JETSON_LINUX = "jetson-linux"
+    RAUC = "rauc"
+    SWUPDATE = "swupdate"
     NONE = "none"
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MAX_ARTIFACT: Final = 256 * 1024 * 1024
 """Bytes of one artifact; a device's profile may ask for less."""
 
+MAX_IMAGE: Final = 4 * 1024 * 1024 * 1024
+"""Bytes of one image of an operating system; never held in memory, on no side."""
+
 CUSTOM: Final = "argan"
 """The key of our description in a target's ``custom``."""
 
@@ -69,12 +72,20 @@ SUFFIXES: Final[Mapping[Kind, str]] = {
 _ROLE_OF: Final = {kind: role for role, kind in ROLES.items() if role != ACTUATION}
 
 
+class ImageFormat(StrEnum):
+    """What an image of an operating system is made for: the board's own tool that takes it."""
+
+    RAUC = "rauc"
+    SWUPDATE = "swupdate"
+
+
 class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a device must have. An empty tuple asks for nothing.
 
     ``profiles``: names of firmware profiles. ``machines``: as ``uname -m`` says. ``runtimes``: one
     of them must be there. ``model``: the model whose answers a policy reads. ``python``: the version
-    that software of the agent is for, as ``3.11``.
+    that software of the agent is for, as ``3.11``. ``image``: the tool that takes an operating system, and
+    with it the image's format.
     """
 
     profiles: tuple[Name, ...] = ()
@@ -83,6 +94,7 @@ class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     runtimes: tuple[Runtime, ...] = ()
     model: str = ""
     python: str = ""
+    image: ImageFormat | None = None
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -216,6 +228,11 @@ class Standing:
     failed: frozenset[str] = frozenset()
 
 
+def max_bytes(kind: Kind) -> int:
+    """How many bytes an artifact of this kind has at most."""
+    return MAX_IMAGE if kind is Kind.OS else MAX_ARTIFACT
+
+
 def role_of(description: Description) -> str:
     """The delegated role that signs what is so described."""
     if description.actuates and description.kind is Kind.POLICY:
@@ -285,10 +302,17 @@ def parse(path: str, length: int, hashes: Mapping[str, str], custom: Any) -> Tar
         )
     if path != path_of(described):
         raise TargetError(_("target {path!r} describes another artifact").format(path=path[:120]))
-    if not 0 < length <= MAX_ARTIFACT:
+    if (described.kind is Kind.OS) != (described.requires.image is not None):
+        raise TargetError(
+            _("target {path!r} does not say which updater takes it, or is none for an updater").format(
+                path=path[:120]
+            )
+        )
+    most = max_bytes(described.kind)
+    if not 0 < length <= most:
         raise TargetError(
             _("target {path!r} has {length} bytes; at most {limit}").format(
-                path=path[:120], length=length, limit=MAX_ARTIFACT
+                path=path[:120], length=length, limit=most
             )
         )
     return Target(path, length, sha256, described)

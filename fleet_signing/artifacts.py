@@ -4,6 +4,7 @@ The same folder gives the same bytes on every machine, so that an artifact is kn
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,11 @@ class Artifact:
 
     target: Target
     content: bytes
+
+    def parts(self, size: int) -> Iterator[bytes]:
+        """The bytes, ``size`` of them at a time."""
+        for start in range(0, len(self.content), size):
+            yield self.content[start : start + size]
 
 
 def of_model(folder: Path) -> Artifact:

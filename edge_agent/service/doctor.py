@@ -5,6 +5,7 @@ What is touched is touched by ``probes`` and ``board``; here it is judged. Every
 by its exit code whether the agent would start.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -14,10 +15,11 @@ from edge_agent import check
 from edge_agent.allowance import MIB, UNKNOWN, Allowance, allowance
 from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Broker, Config
-from edge_agent.errors import AgentError, IdentityError
+from edge_agent.errors import AgentError, IdentityError, UpdateError
 from edge_agent.identity.identity import Identity, load_identity
 from edge_agent.service import probes
 from edge_agent.service.board import Board, differences, look, used_disk_bytes, used_memory_mib
+from edge_agent.updates.osimage.choice import updater_of
 from fleet_protocol.health import CATALOG
 from fleet_protocol.manifest import Runtime
 from fleet_protocol.texts import _
@@ -65,6 +67,7 @@ def findings(config: Config, clock: Clock | None = None) -> list[Finding]:
         _broker(config.broker, identity, clock),
         *_sensors(config),
         *_models(config, allowed.profile.runtimes.allowed),
+        *_os_updater(config, allowed),
     ]
 
 
@@ -286,3 +289,18 @@ def _models(config: Config, preferred: Sequence[Runtime]) -> Iterator[Finding]:
         if not problems:
             text = _("{model} answers its golden inputs as it should").format(model=model.folder.name)
             yield well("model", text)
+
+
+def _os_updater(config: Config, allowed: Allowance) -> Iterator[Finding]:
+    """Whether the tool that the profile hands images of the operating system to is there and answers."""
+    named, updater = allowed.profile.os_updater, updater_of(config, allowed.profile)
+    if updater is None:
+        return
+    try:
+        booted = asyncio.run(updater.booted())
+        asyncio.run(updater.marks())
+    except UpdateError as error:
+        text = _("{updater} does not answer: {reason}").format(updater=named, reason=error)
+        yield ill("os", text, _("Install and start it, or name the board's right profile."))
+    else:
+        yield well("os", _("{updater} answers; {copy} runs").format(updater=named, copy=booted))

@@ -73,6 +73,9 @@ class AgentInstaller:
             # The record cannot be read or written now; what runs goes on, and the launcher minds the time.
             return Step(None, str(error))
 
+    async def close(self) -> None:
+        """Nothing is left under way: what it waits for in ``step`` ends with that."""
+
     def account(self, executor: Executor) -> None:
         """Write down what was installed and does not run any more: the launcher gave it up."""
         for slot in executor.installed.slots:

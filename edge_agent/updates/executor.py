@@ -42,7 +42,7 @@ has taken back what failed."""
 _S = UpdateState
 _SWITCHING: Final = frozenset({_S.ACTIVATING, _S.PROBATION, _S.ROLLING_BACK})
 _RUN: Final = frozenset({Kind.MODEL, Kind.POLICY})
-"""Kinds that the runner runs from where they are stored; others are gone from there once they are in."""
+"""Kinds that the runner runs from where they are stored."""
 
 _STORING: Final = frozenset({_S.VERIFIED, _S.STAGED})
 _RESTING: Final = frozenset({_S.IDLE, _S.DOWNLOADING})
@@ -222,7 +222,7 @@ class Executor:
             target.sha256
             for slot in self.installed.slots
             for target in (slot.current, slot.previous)
-            if target is not None
+            if target is not None and target.description.kind is not Kind.OS
         }
         wanted |= {
             entry.target.sha256
@@ -338,8 +338,13 @@ class Executor:
         detail = as_line(step.detail)
         if step.state is None:
             seen = replace(entry, spent_s=step.spent_s, detail=detail)
-            if step.lived or detail != entry.detail:
-                self._tell(replace(seen, attempts=1) if step.lived else seen)
+            seen = replace(seen, attempts=1) if step.lived else seen
+            if detail != entry.detail:
+                self._tell(seen)
+            elif step.lived:
+                self._write(self.journal.with_entry(seen))
+            else:
+                self.journal = self.journal.with_entry(seen)
             return False
         match step.state:
             case _S.FAILED:

@@ -39,7 +39,7 @@ from edge_agent.updates.spoken import (
     Waiting,
 )
 from edge_agent.updates.trust import Repositories, Word
-from fleet_protocol.targets import Description, Standing, Target
+from fleet_protocol.targets import Standing, Target
 from fleet_protocol.texts import _
 
 DOWNLOADS: Final = "downloads"
@@ -105,8 +105,8 @@ def _situation(ask: Ask, known: Marks, word: Word) -> Situation:
         for target in word.orders
     }
 
-    def problems(description: Description) -> list[str]:
-        return board.problems(description, ask.profile)
+    def problems(target: Target) -> list[str]:
+        return board.problems(target.description, ask.profile) or board.lacking_room(target, Path(ask.folder))
 
     return Situation(
         device=ask.device,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from fleet_protocol.targets import Description, Kind, Refusal, Standing, Target, judge
+from fleet_protocol.targets import Kind, Refusal, Standing, Target, judge
 from fleet_protocol.texts import _
 
 Key = tuple[Kind, str]
@@ -49,14 +49,14 @@ class Situation:
     """What this device is and has.
 
     ``having`` are the digests that run; ``busy`` what has an update under way. ``problems`` says why
-    an artifact does not fit the board; none means that it does.
+    a target does not fit the board; none means that it does.
     """
 
     device: str
     having: Mapping[Key, str]
     busy: AbstractSet[Key]
     standings: Mapping[Key, Standing]
-    problems: Callable[[Description], list[str]]
+    problems: Callable[[Target], list[str]]
 
 
 def plan(ordered: Iterable[Target], image: Mapping[str, Target], situation: Situation) -> list[Step]:
@@ -86,7 +86,7 @@ def _step(target: Target, image: Target | None, situation: Situation, *, twice: 
         return Keep(target)
     if target.key in situation.busy:
         return Wait(target)
-    if problems := situation.problems(target.description):
+    if problems := situation.problems(target):
         return Refuse(target, Refusal.WRONG_HARDWARE, "; ".join(problems))
     return Install(target)
 

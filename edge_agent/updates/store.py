@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 POLICY: Final = "policy.toml"
 BUILD: Final = "agent.tar"
+IMAGE: Final = "image"
+_WHOLE: Final = {Kind.AGENT: BUILD, Kind.OS: IMAGE}
+"""What is kept as the one file that it came as."""
+
 DRAFT: Final = ".draft-"
 
 
@@ -44,6 +48,10 @@ class Store:
     def build(self, sha256: str) -> Path:
         """The file of a build of the agent's software, of which its slot is made."""
         return self._artifacts / sha256 / BUILD
+
+    def image(self, sha256: str) -> Path:
+        """The file of an operating system's image."""
+        return self._artifacts / sha256 / IMAGE
 
     def has(self, sha256: str) -> bool:
         """Whether it is here."""
@@ -102,10 +110,10 @@ class Store:
         if target.description.kind is Kind.MODEL:
             _require_described(target, unpack(source, draft))
             return
-        if target.description.kind is Kind.AGENT:
+        if target.description.kind in _WHOLE:
             draft.mkdir()
             # A second name, not a second copy.
-            (draft / BUILD).hardlink_to(source)
+            (draft / _WHOLE[target.description.kind]).hardlink_to(source)
             return
         if target.description.kind is not Kind.POLICY:
             raise UpdateRefused(

@@ -23,12 +23,13 @@ from fleet_console.sources.http import Answer, Place, Server
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import Kind, role_of
 from fleet_protocol.texts import _
-from fleet_signing import artifacts, ceremony, image
+from fleet_signing import artifacts, ceremony, image, os_images
 from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import Bundle
 from fleet_signing.files import write_durably
 from fleet_signing.keys import SUFFIX
 from fleet_signing.metadata import decode, encode, now
+from fleet_signing.os_images import OsImage
 from fleet_signing.roles import HOLDERS
 
 publish_app: Final = typer.Typer(help=_("Sign an artifact, and publish it."), no_args_is_help=True)
@@ -77,6 +78,33 @@ def publish_policy(
     artifact = artifacts.of_policy(artifacts.read(file), _manifest(model) if model else None)
     with place.connect() as centre:
         published = _publish(centre, artifact, keys, reason)
+        if published.is_proposed:
+            say(centre, published.answer, published.text, wait=wait, as_json=as_json)
+        else:
+            published.say(as_json=as_json)
+
+
+@publish_app.command("os", help=_("Publish an image of an operating system, for the board's own updater."))
+@placed
+def publish_os(  # noqa: PLR0913 - the command's options
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=_("A RAUC bundle, or SWUpdate's .swu."))],
+    keys: Keys,
+    *,
+    place: Place,
+    name: Annotated[str, typer.Option(metavar="NAME", help=_("What it is called, as 'gateway_os'."))],
+    version: Annotated[str, typer.Option(metavar="VERSION", help=_("Its version, for people."))],
+    release: Annotated[int, typer.Option(min=1, metavar="RELEASE", help=_("Its release; it only grows."))],
+    profile: Annotated[
+        list[str], typer.Option(metavar="PROFILE", help=_("A firmware profile that it is for; repeatable."))
+    ],
+    reason: Reason,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Upload, sign, and ask to publish. What is in the image is for the board's updater to judge."""
+    image_file = os_images.of_file(file, name, version, release, profile)
+    with place.connect() as centre:
+        published = _publish(centre, image_file, keys, reason)
         if published.is_proposed:
             say(centre, published.answer, published.text, wait=wait, as_json=as_json)
         else:
@@ -187,7 +215,7 @@ class _Published:
         show(self.upload, self.text, as_json=as_json)
 
 
-def _publish(centre: Server, artifact: Artifact, keys: Path, reason: str) -> _Published:
+def _publish(centre: Server, artifact: Artifact | OsImage, keys: Path, reason: str) -> _Published:
     target = artifact.target
     role = role_of(target.description)
     signers = [passphrases.open_key(keys / f"{name}{SUFFIX}").signer for name in HOLDERS[role].keys]
@@ -195,7 +223,7 @@ def _publish(centre: Server, artifact: Artifact, keys: Path, reason: str) -> _Pu
     base = _base(centre, role, signers, last)
     is_new = not image.holds(base.signed, target)
     signed = image.add(base, target, signers, now()) if is_new else base
-    upload = centre.upload(f"/v1/artifacts/{target.path}", _parts(artifact), len(artifact.content)).content
+    upload = centre.upload(f"/v1/artifacts/{target.path}", _parts(artifact), target.length).content
     document = ceremony.encode_bundle(Bundle((), (), {role: signed}))
     answer = centre.send("POST", "/v1/updates/metadata", document, reason=reason)
     text = (
@@ -236,14 +264,13 @@ def _require_own(metadata: Metadata[Targets], role: str, signers: Sequence[Crypt
         image.require_signed(metadata, role, signer.public_key)
 
 
-def _parts(artifact: Artifact) -> Iterator[bytes]:
+def _parts(artifact: Artifact | OsImage) -> Iterator[bytes]:
     """The bytes in parts, with a bar for a person who looks on."""
     console = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=len(artifact.content))
-        for start in range(0, len(artifact.content), _PART):
-            part = artifact.content[start : start + _PART]
+        task = progress.add_task("", total=artifact.target.length)
+        for part in artifact.parts(_PART):
             yield part
             progress.advance(task, len(part))
 

@@ -69,7 +69,7 @@ async def upload_artifact(
 ) -> Uploaded:
     """Store the bytes of an artifact, checked as a device would check them."""
     actor = caller.actor(Permission.ARTIFACT_PUBLISH)
-    with updates.artifacts.incoming() as incoming:
+    with updates.artifacts.incoming(path) as incoming:
         async for part in request.stream():
             incoming.write(part)
         target = await run_in_threadpool(updates.artifacts.take, incoming, path, actor)

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fleet_protocol.targets import MAX_ARTIFACT
+from fleet_protocol.targets import MAX_ARTIFACT, MAX_IMAGE
 from fleet_protocol.texts import _
 from fleet_server.api.problems import Problem
 from fleet_server.callers import Paces, Rate, network_of
@@ -45,6 +45,7 @@ LIMITS: Final = Limits(
     token=Rate(per_s=50, burst=500),
     body=65_536,
     bodies=(
+        ("PUT /v1/artifacts/os/", MAX_IMAGE),
         ("PUT /v1/artifacts/", MAX_ARTIFACT),
         ("POST /v1/updates/metadata", MAX_BUNDLE),
         ("POST /v1/updates/roots", MAX_BUNDLE),

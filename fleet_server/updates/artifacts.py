@@ -8,15 +8,16 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Final, Self
 
 import msgspec
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select, tuple_
 
 from fleet_protocol.manifest import Manifest
-from fleet_protocol.targets import MAX_ARTIFACT, ROLES, Description, Kind, Target, path_of
+from fleet_protocol.targets import ROLES, Description, Kind, Target, max_bytes, path_of
 from fleet_protocol.texts import _
 from fleet_server.access.roles import Actor
 from fleet_server.audit import chain as audit
@@ -27,7 +28,7 @@ from fleet_server.database.models import Artifact
 from fleet_server.errors import NoArtifact, Refused, Stale, TooLarge
 from fleet_server.files import make_folder
 from fleet_server.updates.online import refusing
-from fleet_signing import acceptance, artifacts
+from fleet_signing import acceptance, artifacts, os_images
 from fleet_signing.ceremony import Bundle
 from fleet_signing.files import flush_folder
 
@@ -57,10 +58,15 @@ class ArtifactStore:
         """Where the bytes with this digest lie, if they do."""
         return self._folder / sha256
 
-    def incoming(self) -> "Incoming":
-        """A new artifact, to be written bit by bit."""
+    def incoming(self, path: str) -> "Incoming":
+        """The artifact at ``path``, to be written bit by bit.
+
+        Raises:
+            NoArtifact: no artifact has such a path.
+        """
+        kind = _kind_of(path)
         make_folder(self._folder)
-        return Incoming(self._folder)
+        return Incoming(self._folder, max_bytes(kind))
 
     def take(self, incoming: "Incoming", path: str, actor: Actor) -> Target:
         """Keep what was written, as the artifact at ``path`` (``models/pressure_leak/2.tar``).
@@ -71,7 +77,7 @@ class ArtifactStore:
         """
         kind = _kind_of(path)
         with refusing():
-            target = self._checked(kind, incoming.content()).target
+            target = self._checked(kind, path, incoming)
         if target.path != path:
             raise Refused(
                 _("these are the bytes of {found}, not of {path}").format(found=target.path, path=path)
@@ -96,15 +102,14 @@ class ArtifactStore:
             Stale: other content was published under its path.
         """
         try:
-            content = self.path(target.sha256).read_bytes()
+            with self.path(target.sha256).open("rb") as file, refusing():
+                found = _found(target, file)
         except OSError:
             raise Refused(
                 _("the bytes of {path} are not here; upload them before the metadata").format(
                     path=target.path
                 )
             ) from None
-        with refusing():
-            found = artifacts.of_bytes(target.description.kind, content).target
         if found != target:
             raise Refused(_("{path} is signed as what it is not").format(path=target.path))
         self._require_free(target)
@@ -126,12 +131,15 @@ class ArtifactStore:
         with Session(self._engine) as session:
             return [_summary(row) for row in session.exec(query)]
 
-    def _checked(self, kind: Kind, content: bytes) -> artifacts.Artifact:
+    def _checked(self, kind: Kind, path: str, incoming: "Incoming") -> Target:
         """A policy is compiled for the newest release of its model, where there is one."""
+        if kind is Kind.OS:
+            return os_images.uploaded(path, incoming.file)
+        content = incoming.content()
         if kind is not Kind.POLICY:
-            return artifacts.of_bytes(kind, content)
+            return artifacts.of_bytes(kind, content).target
         model = self._newest_model(artifacts.read_policy(content).model)
-        return artifacts.of_policy(content, model)
+        return artifacts.of_policy(content, model).target
 
     def _newest_model(self, name: str) -> Manifest | None:
         query = (
@@ -155,18 +163,17 @@ class ArtifactStore:
 class Incoming:
     """An artifact on its way: a file that is gone again unless it is kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int) -> None:
+        self._most = most
         self._path = folder / f".incoming.{secrets.token_hex(8)}"
-        self._file: BinaryIO = os.fdopen(
-            os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b"
-        )
+        self.file: Final = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
         self._size = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._file.close()
+        self.file.close()
         self._path.unlink(missing_ok=True)
 
     def write(self, part: bytes) -> None:
@@ -176,21 +183,28 @@ class Incoming:
             TooLarge: there is more than an artifact may have.
         """
         self._size += len(part)
-        if self._size > MAX_ARTIFACT:
-            raise TooLarge(_("an artifact has at most {limit} bytes").format(limit=MAX_ARTIFACT))
-        self._file.write(part)
+        if self._size > self._most:
+            raise TooLarge(_("this artifact has at most {limit} bytes").format(limit=self._most))
+        self.file.write(part)
 
     def content(self) -> bytes:
         """Everything that was written."""
-        self._file.seek(0)
-        return self._file.read()
+        self.file.seek(0)
+        return self.file.read()
 
     def keep(self, path: Path) -> None:
         """Make it lie at ``path``, whatever happens."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self.file.flush()
+        os.fsync(self.file.fileno())
         self._path.replace(path)
         flush_folder(path.parent)
+
+
+def _found(target: Target, file: BufferedIOBase) -> Target:
+    """What the bytes in ``file`` are, as far as they say; an image says nothing, and is what was signed."""
+    if target.description.kind is Kind.OS:
+        return os_images.measured(target.description, file)
+    return artifacts.of_bytes(target.description.kind, file.read()).target
 
 
 def find(session: Session, tenant: str, kind: str, name: str, release: int) -> Artifact | None:

@@ -17,9 +17,11 @@ SCHEMA = ROOT / "docs" / "firmware-profile.schema.json"
 NAMES = (
     "generic",
     "generic-x86-64",
+    "generic-x86-64-swupdate",
     "intel-nuc",
     "jetson-orin-nano",
     "raspberry-pi-5",
+    "raspberry-pi-5-rauc",
     "raspberry-pi-zero-2-w",
     "simulated",
     "tflite-64",

@@ -5,7 +5,7 @@ import pytest
 from firmware_profiles.compatibility import problems
 from firmware_profiles.schema import load, names
 from fleet_protocol.manifest import Runtime
-from fleet_protocol.targets import Requirements
+from fleet_protocol.targets import ImageFormat, Requirements
 
 ZERO = "raspberry-pi-zero-2-w"
 TOO_SMALL = (
@@ -19,18 +19,22 @@ LITE = Requirements(runtimes=(Runtime.LITERT, Runtime.TFLITE))
 ARM = Requirements(machines=("aarch64",))
 LARGE = Requirements(min_memory_mib=2000)
 FOR_PI = Requirements(profiles=("raspberry-pi-5", "raspberry-pi-zero-2-w"))
+FOR_RAUC = Requirements(image=ImageFormat.RAUC)
+FOR_SWUPDATE = Requirements(image=ImageFormat.SWUPDATE)
 
 FITS = {
     "generic": (LITERT, OPENVINO, TFLITE, LITE, ARM),
     "generic-x86-64": (LITERT, OPENVINO, LITE, LARGE),
+    "generic-x86-64-swupdate": (LITERT, OPENVINO, LITE, LARGE, FOR_SWUPDATE),
     "intel-nuc": (LITERT, OPENVINO, LITE, LARGE),
     "jetson-orin-nano": (LITERT, OPENVINO, LITE, ARM, LARGE),
     "raspberry-pi-5": (LITERT, OPENVINO, LITE, ARM, FOR_PI),
+    "raspberry-pi-5-rauc": (LITERT, OPENVINO, LITE, ARM, FOR_RAUC),
     "raspberry-pi-zero-2-w": (LITERT, LITE, ARM, FOR_PI),
     "simulated": (LITERT, OPENVINO, TFLITE, LITE, ARM),
     "tflite-64": (TFLITE, LITE, ARM),
 }
-ALL = (LITERT, OPENVINO, TFLITE, LITE, ARM, LARGE, FOR_PI)
+ALL = (LITERT, OPENVINO, TFLITE, LITE, ARM, LARGE, FOR_PI, FOR_RAUC, FOR_SWUPDATE)
 
 
 @pytest.mark.parametrize("requires", ALL)
