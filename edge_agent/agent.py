@@ -28,7 +28,7 @@ from edge_agent.service.limits import LimitWatch
 from edge_agent.service.log_tail import LogTail
 from edge_agent.service.on_site import OnSite, Parts
 from edge_agent.service.reporter import Reporter
-from edge_agent.slots.installer import AgentInstaller, Launched
+from edge_agent.slots.installer import AgentInstaller, Launched, NotLaunched
 from edge_agent.slots.room import Room
 from edge_agent.slots.signs import Signs
 from edge_agent.supervisor import Supervisor
@@ -127,7 +127,10 @@ class Agent:
 
     def _install_agents(self, signs: Signs) -> None:
         """Take updates of this very software, where a launcher is there to start them."""
-        if self._executor is None or self._launched is None:
+        if self._executor is None:
+            return
+        if self._launched is None:
+            self._executor.installers = {**self._executor.installers, Kind.AGENT: NotLaunched()}
             return
         room = Room(self._config.data, self._launched.fitted)
         installer = AgentInstaller(room, self._artifacts, self._launched, signs, self._leave)

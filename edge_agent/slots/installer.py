@@ -39,6 +39,18 @@ class Launched:
     fitted: Path
 
 
+class NotLaunched:
+    """Stands in where no launcher could start a new version: it waits for one, and says so."""
+
+    async def step(self, entry: Entry) -> Step:
+        """See :class:`~edge_agent.updates.installers.Installer`."""
+        detail = _("waits for an agent that was started with 'edge-agent launch'")
+        return Step(None, detail, lived=entry.attempts > 1)
+
+    async def close(self) -> None:
+        """Nothing is under way."""
+
+
 class AgentInstaller:
     """Updates of the software of which this process is one version.
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -18,7 +18,7 @@ from edge_agent.launcher import record
 from edge_agent.launcher.decision import ATTEMPTS, STRIKES, End, ended, to_start
 from edge_agent.launcher.record import FITTED, RESTART, Record
 from edge_agent.slots import children
-from edge_agent.slots.installer import AgentInstaller, Launched
+from edge_agent.slots.installer import AgentInstaller, Launched, NotLaunched
 from edge_agent.slots.room import Room
 from edge_agent.slots.spoken import Built, Findings, Outcome
 from edge_agent.telemetry.spool import SCHEMA_VERSION
@@ -160,7 +160,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 
     async def built(artifact: Path, slot: Path, _fitted: Path) -> Outcome:
-        said = agent_builds.read(artifact.read_bytes())
+        said = agent_builds.read(artifact.read_bytes())  # noqa: ASYNC240 - nothing else waits here
         (slot / "bin").mkdir(parents=True)
         durable.fill(slot / "bin" / "python", b"a python")
         durable.fill(slot / DOCUMENT, agent_builds.agent_build.encode(said))
@@ -169,7 +169,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
         return Built(said.name, said.version, said.release)
 
     async def found(python: str | Path, _config: Path) -> Findings:
-        slot = str(python).split(os.sep)[-3]
+        slot = PurePath(python).parts[-3]
         return device.findings.get(slot, Findings("argan", SCHEMA_VERSION, []))
 
     monkeypatch.setattr(children, "build", built)
@@ -245,6 +245,24 @@ def test_a_version_that_had_proved_itself_and_then_keeps_dying_is_told_as_rolled
     assert state(executor)[0] is S.ROLLED_BACK
     assert f"ended {STRIKES} times" in state(executor)[1]
     assert [each.sha256 for each in executor.installed.failed] == [NEW.target.sha256]
+
+
+def test_without_a_launcher_a_version_waits_however_often_the_agent_starts(device: Device) -> None:
+    async def start(executor: Executor, *artifacts: Artifact) -> Executor:
+        executor.installers = {Kind.AGENT: NotLaunched()}
+        executor.resume()
+        for artifact in artifacts:
+            device._order(executor, Store(device.root / "updates"), artifact)
+        while await executor.advance(Runner()):
+            pass
+        return executor
+
+    asyncio.run(start(device.executor(), NEW))
+    for _start in range(6):
+        executor = asyncio.run(start(device.executor()))
+        assert state(executor)[0] is S.TESTING
+        assert "edge-agent launch" in state(executor)[1]
+    assert state(device.live())[0] is S.COMMITTED, "and goes on once there is one"
 
 
 def test_a_slot_that_the_medium_lost_is_no_fault_of_its_version(device: Device) -> None:
