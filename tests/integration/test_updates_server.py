@@ -30,6 +30,7 @@ from tests.support.fleet_server import approve_waiting, fleet
 from tests.support.repositories import policy
 from tests.support.update_place import MODEL, PASSPHRASE, Place, announced, endless, listing, model, post, put
 from tests.support.waiting import wait_until
+from tests.unit.test_agent_builds import ARGAN, NATIVE, wheel
 
 
 @pytest.fixture(scope="module")
@@ -410,6 +411,24 @@ def test_a_restored_server_is_healed_by_the_next_publication(place: Place, tmp_p
 def image_root(place: Place, folder: Path) -> Path:
     place.fleet("key", "roots", "--out", folder)
     return folder / "image-root.json"
+
+
+def test_a_build_of_the_agent_is_packed_published_and_handed_out(place: Place, tmp_path: Path) -> None:
+    for name in (ARGAN, NATIVE):
+        (tmp_path / name).write_bytes(wheel())
+    build = tmp_path / "build.tar"
+    said = fleet("agent", "pack", tmp_path, "--release", "3", "--out", build)
+    assert said.returncode == 0, said.stderr
+    assert "argan 0.2.0, release 3; Python 3.11, x86_64" in said.stdout
+    place.agreed("publish", "agent", build, "--keys", place.keys)
+    updater = place.client("image", image_root(place, tmp_path), tmp_path / "image")
+    updater.refresh()
+    found = updater.get_targetinfo("agent/argan/3.tar")
+    assert found is not None
+    assert Path(updater.download_target(found)).read_bytes() == build.read_bytes()
+    bare = fleet("agent", "pack", tmp_path / NATIVE, "--release", "3", "--out", build)
+    assert bare.returncode == 2
+    assert "no wheel of the agent itself" in bare.stderr
 
 
 def test_a_ceremony_held_again_renews_and_devices_follow(place: Place, tmp_path: Path) -> None:
