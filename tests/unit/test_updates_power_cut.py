@@ -1,4 +1,4 @@
-"""The power is cut again and again at the same act of an update: the device comes back with the old or the new
+"""The power is cut again and again at the same act of an update: the device comes back with the old or new
 version, never with neither, and stays with one of them.
 
 The runtime is left out: what runs is whatever the line-up names first and the store still holds whole.
