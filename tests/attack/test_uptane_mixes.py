@@ -16,6 +16,7 @@ import pytest
 from edge_agent.updates import marks
 from edge_agent.updates.spoken import Unreachable
 from fleet_protocol.targets import Requirements, Target
+from fleet_signing import image
 from fleet_signing.artifacts import Artifact
 from tests.support.attacking import (
     FAR,
@@ -120,6 +121,23 @@ def test_an_artifact_that_nobody_published(yard: Yard) -> None:
     forged = model_artifact(2)
     yard.repositories.direct(DEVICE, forged.target)
     assert refused(child(yard)) == [("not_published", MODEL.format(2))]
+
+
+def test_a_policy_that_acts_signed_by_one(yard: Yard) -> None:
+    """The `policies` key and the server, stolen, publish a policy that acts.
+
+    Nothing.
+    What acts has a path of its own, which only the role with two holders signs.
+    """
+    acting = described(policy_artifact(2), actuates=True)
+    path = "policies/watch/2.toml"
+    lying = Artifact(otherwise(acting, path=path), acting.content)
+    repositories = yard.repositories
+    signers = repositories.offline.roles["policies"]
+    repositories.roles["policies"] = image.add(repositories.roles["policies"], lying.target, signers, NOW)
+    repositories.release()
+    repositories.direct(DEVICE, lying.target)
+    assert refused(yard.look()) == [("malformed", path)]
 
 
 def test_two_releases_of_one_name(yard: Yard) -> None:
