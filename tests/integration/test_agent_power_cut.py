@@ -95,7 +95,12 @@ def mains(agent: AgentProcess) -> Iterator[Mains]:
     control.close()
 
 
-@pytest.mark.parametrize(("role", "make"), [("models", model_artifact), ("policies", policy_artifact)])
+def quiet_policy(release: int) -> Artifact:
+    """One that finds nothing: what finds more than the policy before does not pass its probation."""
+    return policy_artifact(release, "score > 1e9")
+
+
+@pytest.mark.parametrize(("role", "make"), [("models", model_artifact), ("policies", quiet_policy)])
 def test_cut_before_every_act_of_an_update(
     mains: Mains, yard: Yard, consumer: Consumer, cuts: Cuts, role: str, make: Callable[[int], Artifact]
 ) -> None:

@@ -17,9 +17,8 @@ from edge_agent.config import Model
 from edge_agent.inference.bundle import read_bundle
 from edge_agent.updates.executor import Executor, Terms
 from edge_agent.updates.look import look
-from edge_agent.updates.spoken import Accepted, Ask, Said
+from edge_agent.updates.spoken import Accepted, Ask, Done, Progress, Refused, Said
 from edge_agent.updates.store import Store
-from edge_agent.updates.updates import Heard
 from fleet_protocol.targets import Kind
 from tests.support.drafts import HandClock
 from tests.support.interposer import interpose, watch
@@ -81,13 +80,24 @@ async def _live(life: Life, bench: Bench) -> None:
         while await executor.advance(bench):
             pass
         news = False
-        heard = Heard(executor, {}, lambda: None)
         for said in _looked(life.ask, executor):
             news |= isinstance(said, Accepted)
-            heard.hear(said)
-        assert not heard.refused, heard.refused
-        assert not heard.waiting, heard.waiting
-        assert not heard.problem
+            _hear(executor, said)
+
+
+def _hear(executor: Executor, said: Said) -> None:
+    """Hand on what an agent would; whatever else a look may say has no place here."""
+    match said:
+        case Progress(target=target):
+            executor.begin(target)
+        case Accepted(target=target):
+            executor.accept(target)
+        case Refused(refusal=refusal, detail=detail, target=target) if target is not None:
+            executor.refuse(target, refusal, detail)
+        case Done(ordered=ordered):
+            executor.settle(ordered)
+        case _:
+            raise AssertionError(said)
 
 
 def _looked(asked: Ask, executor: Executor) -> list[Said]:
