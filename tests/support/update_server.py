@@ -33,14 +33,14 @@ class UpdateServer:
         self.cut_from = 20_000
         self.longer = 0
         self.honest_length = True
+        self.endless: set[str] = set()
+        self.drip_s: dict[str, float] = {}
         self.status: dict[str, int] = {}
         self.asked: list[tuple[str, str]] = []
         self.connections = 0
         self.proved: list[str] = []
         self.private = False
         self.shown: list[tuple[str, str]] = []
-        self.endless: set[str] = set()
-        self.drip_s: dict[str, float] = {}
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(credentials.certificate, credentials.key)
         self._server = _Server(("127.0.0.1", 0), _handler(self))
