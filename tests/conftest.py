@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import cut_counts
 from tests.support.agents import AgentProcess
 from tests.support.authority import TestAuthority
 from tests.support.broker import SERVICE, TestBroker
@@ -14,14 +15,25 @@ from tests.support.disk import small_file_system
 from tests.support.ledger import Ledger, Tried, mark_case, recorder
 from tests.support.security_module import SecurityModule
 
+ENDURANCE = "power_cut"
+
 # Before NumPy comes in: with more threads than one, OpenBLAS now and then stalls on some processors.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count attacks where the run is reported; a worker hands its reports over."""
+    """Count attacks and power cuts where the run is reported; a worker hands its reports over."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Ledger())
+        config.pluginmanager.register(cut_counts.CutCounts())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes half an hour, unless it is asked for by its marker."""
+    if ENDURANCE not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker(ENDURANCE)]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -33,6 +45,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def tried(request: pytest.FixtureRequest) -> Tried:
     """See :func:`tests.support.ledger.recorder`."""
     return recorder(request)
+
+
+@pytest.fixture
+def cuts(request: pytest.FixtureRequest) -> cut_counts.Cuts:
+    """See :func:`tests.support.cut_counts.recorder`."""
+    return cut_counts.recorder(request)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ class UpdateServer:
     so many seconds between; ``sent`` counts their bytes. ``forgets``: nothing can be gone on with.
     ``longer``: bytes sent beyond the file. ``asked``: every request so far.
     Tokens are given to whoever asks; ``proved``: what was signed for each. ``private``: nothing of the
-    director is given without one. ``shown``: every path with what was shown for it.
+    director is given without one. ``shown``: every path with what was shown for it. ``endless``: paths
+    that never end. ``drip_s``: paths that come byte by byte, so many seconds apart.
     """
 
     def __init__(self, credentials: Credentials, files: Mapping[str, bytes]) -> None:
@@ -37,6 +38,8 @@ class UpdateServer:
         self.sent = 0
         self.forgets = False
         self.honest_length = True
+        self.endless: set[str] = set()
+        self.drip_s: dict[str, float] = {}
         self.status: dict[str, int] = {}
         self.asked: list[tuple[str, str]] = []
         self.connections = 0
@@ -109,6 +112,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path in served.status or content is None:
             self._answer(served.status.get(path, 404), b"no", {})
             return
+        if path in served.endless or path in served.drip_s:
+            self._torment(path, content)
+            return
         etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         start = self._start(etag, len(content))
         headers = {"ETag": etag, "Accept-Ranges": "bytes"}
@@ -141,6 +147,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "")
         served.shown.append((path, token))
         return token == f"Bearer {TOKEN}" or not (served.private and path.startswith("director/"))
+
+    def _torment(self, path: str, content: bytes) -> None:
+        """Go on for as long as the client listens."""
+        self.close_connection = True
+        self.send_response(200)
+        pieces = iter(lambda: bytes(65536), b"")
+        if pause := self.served.drip_s.get(path, 0.0):
+            self.send_header("Content-Length", str(len(content)))
+            pieces = (content[place : place + 1] for place in range(len(content)))
+        self.end_headers()
+        for piece in pieces:
+            self.wfile.write(piece)
+            time.sleep(pause)
 
     def _start(self, etag: str, size: int) -> int:
         asked = "" if self.served.forgets else self.headers.get("Range", "")

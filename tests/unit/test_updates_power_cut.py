@@ -1,13 +1,12 @@
-"""The power is cut at every flush and every rename of an update: the device comes back with the old or the
-new version, never with neither, and gets where it was going.
+"""The power is cut again and again at the same act of an update: the device comes back with the old or new
+version, never with neither, and stays with one of them.
 
 The runtime is left out: what runs is whatever the line-up names first and the store still holds whole.
-Real agents are killed in tests/integration/test_agent_updates.py.
+Every act is cut in tests/unit/test_updates_cut_everywhere.py.
 """
 
 import asyncio
 import os
-import shutil
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +19,14 @@ from edge_agent.errors import InferenceError, ModelRefused
 from edge_agent.inference.bundle import read_bundle
 from edge_agent.lineup import Choice, line_up
 from edge_agent.pipeline.vitals import Vitals
-from edge_agent.updates import marks
 from edge_agent.updates.executor import Executor, Terms
-from edge_agent.updates.look import look
-from edge_agent.updates.spoken import Accepted
 from edge_agent.updates.store import Store, read_policy
 from fleet_protocol.targets import Kind, Target
 from fleet_protocol.update_states import UpdateState
 from fleet_signing.artifacts import Artifact
-from tests.support.authority import TestAuthority
 from tests.support.drafts import HandClock
 from tests.support.power import Disk, PowerCut
-from tests.support.update_server import UpdateServer
-from tests.support.updating import Yard, accepted, model_artifact, model_folder, policy_artifact, refused
+from tests.support.updating import model_artifact, model_folder, policy_artifact
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -203,12 +197,6 @@ def fresh(device: Device, number: int) -> Device:
     return Device(root, device.fitted, Disk(root), device.bad, device.ill)
 
 
-def each_cut(device: Device, patch: pytest.MonkeyPatch, *artifacts: Artifact) -> list[tuple[int, bool]]:
-    total = acts(fresh(device, -1), patch, *artifacts)
-    assert total > 40, "there is something to cut"
-    return [(at, lucky) for at in range(total) for lucky in (False, True)]
-
-
 def test_an_update_without_a_cut(device: Device) -> None:
     bench = device.life(NEW, POLICY)
     assert releases(bench) == 2
@@ -219,53 +207,6 @@ def test_an_update_without_a_cut(device: Device) -> None:
     kept = {path.name for path in (device.root / "updates" / "artifacts").iterdir()}
     assert kept == {each.target.sha256 for each in (NEW, NEWER, POLICY)}, "and the one before is retained"
     assert not list((device.root / "updates" / "downloads").iterdir()) or kept
-
-
-def test_cut_at_every_act_of_a_good_update(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, (at, lucky) in enumerate(each_cut(device, monkeypatch, NEW, POLICY)):
-        mine = fresh(device, number)
-        assert cut(mine, monkeypatch, at, NEW, POLICY)
-        mine.disk.keep() if lucky else mine.disk.lose()
-        assert releases(mine.start()) in {FITTED, 2}, f"after a cut at {at}"
-        bench = mine.life(NEW, POLICY)
-        assert releases(bench) == 2
-        policy = bench.executor.installed.slot((Kind.POLICY, "watch")).current
-        assert policy is not None
-        assert policy.sha256 == POLICY.target.sha256
-
-
-def test_cut_at_every_act_of_the_second_update(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Now what ran before is an artifact itself, and must not be swept away too early."""
-    before = fresh(device, 1000)
-    before.life(NEW)
-    total = acts(before, monkeypatch, NEWER)
-    for at in range(total):
-        for lucky in (False, True):
-            mine = fresh(device, 2 * at + lucky)
-            mine.life(NEW)
-            mine.disk.keep()
-            assert cut(mine, monkeypatch, at, NEWER)
-            mine.disk.keep() if lucky else mine.disk.lose()
-            assert releases(mine.start()) in {2, 3}, f"after a cut at {at}"
-            assert releases(mine.life(NEWER)) == 3
-
-
-@pytest.mark.parametrize("fault", ["bad", "ill"])
-def test_cut_at_every_act_of_an_update_that_fails(
-    device: Device, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    setattr(device, fault, frozenset({NEW.target.sha256}))
-    for number, (at, lucky) in enumerate(each_cut(device, monkeypatch, NEW)):
-        mine = fresh(device, number)
-        assert cut(mine, monkeypatch, at, NEW)
-        mine.disk.keep() if lucky else mine.disk.lose()
-        assert releases(mine.start()) in {FITTED, 2}, f"after a cut at {at}"
-        bench = mine.life(NEW)
-        assert releases(bench) == FITTED
-        assert [each.sha256 for each in bench.executor.installed.failed] == [NEW.target.sha256]
-        (entry,) = bench.executor.journal.entries
-        assert entry.state is (UpdateState.FAILED if fault == "bad" else UpdateState.ROLLED_BACK)
-        assert releases(mine.life(NEWER)) == 3, "a higher release is taken"
 
 
 def test_cut_again_and_again_at_the_same_act(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,48 +235,6 @@ def test_an_artifact_whose_bytes_were_lost_is_not_run_and_what_ran_before_is(dev
     executor = Executor(device.root / "updates", store, HandClock(), Terms(0.0, 0), frozenset())
     (fitting,) = line_up([Model(folder=device.fitted)], executor.installed, store)
     assert [choice.sha256 for choice in fitting.models] == [NEW.target.sha256, ""]
-
-
-def test_cut_at_every_act_of_a_look(
-    tmp_path: Path, authority: TestAuthority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was accepted once is in the marks, whatever happened to anything else."""
-    yard = Yard(tmp_path, authority)
-    data = tmp_path / "data"
-    data.mkdir()
-    with UpdateServer(authority.issue("updates"), yard.repositories.files) as yard.server:
-        (target,) = yard.order(NEW)
-        total = look_acts(yard, data, monkeypatch)
-        assert total > 10
-        for at in range(total):
-            said: list[object] = []
-            disk = Disk(data)
-            with disk.watched(monkeypatch, at):
-                try:
-                    yard.updates.mkdir(parents=True, exist_ok=True)
-                    look(yard.ask(), said.append)
-                except PowerCut:
-                    pass
-            disk.lose()
-            known = marks.load(yard.updates)
-            if any(isinstance(each, Accepted) for each in said):
-                assert known.highest(*target.key) == 2
-            assert accepted(yard.look()) == [target.path]
-            assert marks.load(yard.updates).highest(*target.key) == 2
-            empty(data)
-
-
-def look_acts(yard: Yard, data: Path, patch: pytest.MonkeyPatch) -> int:
-    disk = Disk(data)
-    with disk.watched(patch):
-        assert not refused(yard.look())
-    empty(data)
-    return disk.acts
-
-
-def empty(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
 
 
 def test_targets_of_this_test_differ() -> None:
