@@ -1,6 +1,7 @@
 """What can be asked of an agent on site: the methods behind its local socket.
 
-``status``, ``events``, ``sensor.read``, ``doctor``, ``update.apply``, ``update.status`` and ``bundle``.
+``status``, ``events``, ``sensor.read``, ``doctor``, ``update.apply``, ``update.status``, ``update.receipt``
+and ``bundle``.
 Work that somebody began is finished whether or not they stay to see it.
 """
 
@@ -61,6 +62,9 @@ class Updates(Protocol):
     async def apply(self, path: Path) -> object:
         """Apply the bundle in a file; raises a family of AgentError that says why not."""
 
+    async def receipt(self) -> Mapping[str, object]:
+        """The signed receipt that the last bundle asked for; raises a family of AgentError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -102,6 +106,7 @@ class OnSite:
             "doctor": self._doctor,
             "update.apply": self._apply,
             "update.status": self._update_status,
+            "update.receipt": self._receipt,
             "bundle": self._bundle,
         }
 
@@ -171,6 +176,12 @@ class OnSite:
     async def _update_status(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         report = await self._parts.reports.report()
         return {"items": msgspec.to_builtins(report.updates), "now_ms": report.wall_ms}
+
+    async def _receipt(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        updates = self._parts.updates
+        if updates is None:
+            raise _not_available(_("updates"))
+        return dict(await updates.receipt())
 
     async def _bundle(self, params: Mapping[str, Any]) -> dict[str, Any]:
         from edge_agent.service import bundle  # what it needs is loaded by who asks for one

@@ -6,29 +6,19 @@ itself, under the same lock. The new version is then on probation when the agent
 
 import argparse
 import asyncio
-import socket
 import sys
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Config, load
-from edge_agent.errors import FolderInUse, UpdateError
-from edge_agent.updates import records
-from edge_agent.updates.records import Entry, Installed, Journal
+from edge_agent.errors import FolderInUse
+from edge_agent.updates import receipt_writing, telling
+from edge_agent.updates.calling import SOCKET, call
 from fleet_protocol.messages import UpdateReport
-from fleet_protocol.targets import WORDS, Refusal
 from fleet_protocol.texts import _
 from fleet_protocol.update_states import UpdateState
 
-SOCKET: Final = "agent.sock"
-
-_ANSWER_S: Final = 3600.0
-"""A stick's artifacts may be large and the board slow; Ctrl-C ends the waiting, not the update."""
-
-_MAX_ANSWER: Final = 1 << 20
 _BAD: Final = frozenset({UpdateState.FAILED.value, UpdateState.ROLLED_BACK.value})
 _REFUSED: Final = 7
 
@@ -42,11 +32,21 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     for name, text in (
         ("status", _("say what is installed and where each update stands")),
         ("explain", _("say why something was refused or failed, and what to do")),
+        ("history", _("say what was installed, taken back or refused, when and why")),
         ("from", _("apply the updates in a bundle file, without a server")),
+        ("receipt", _("write the signed receipt of the last bundle again")),
     ):
         action = actions.add_parser(name, help=text, description=text)
         if name == "from":
             action.add_argument("file", type=Path, metavar="FILE", help=_("bundle, as exported by 'fleet'"))
+            beside = _("where the receipt goes; beside the bundle where nothing is said")
+            action.add_argument("--receipt", type=Path, metavar="FILE", help=beside)
+        elif name == "receipt":
+            action.add_argument(
+                "--out", type=Path, required=True, metavar="FILE", help=_("where the receipt goes")
+            )
+        else:
+            action.add_argument("--json", action="store_true", help=_("print it as JSON"))
         action.add_argument("--config", type=Path, required=True, metavar="FILE", help=_("TOML file"))
 
 
@@ -54,72 +54,23 @@ def run(options: argparse.Namespace) -> int:
     """Carry out one of the actions; the exit code."""
     config = load(options.config)
     match options.action:
-        case "status":
-            return _status(config)
-        case "explain":
-            return _explain(config)
-        case _:
-            return _apply(config, options.file.absolute())
+        case "from":
+            return _apply(config, options.file.absolute(), options.receipt)
+        case "receipt":
+            return receipt_writing.write(config, options.out)
+        case action:
+            return telling.tell(config, action, as_json=options.json)
 
 
-def _status(config: Config) -> int:
-    journal, installed = _records(config)
-    for slot in installed.slots:
-        if slot.current:
-            _say(
-                _("{path} {version} is installed").format(
-                    path=slot.current.path, version=slot.current.description.version
-                )
-            )
-    for entry in journal.entries:
-        _say(_line(entry))
-    for refused in journal.looked.refused:
-        _say(_("{scope}: refused, {refusal}").format(scope=refused.scope, refusal=refused.refusal))
-    if journal.looked.problem:
-        _say(_("The last look was not whole: {problem}").format(problem=journal.looked.problem))
-    if not (installed.slots or journal.entries or journal.looked.refused):
-        _say(_("No update has been offered; what runs came fitted."))
-    return 0
+def _apply(config: Config, file: Path, receipt: Path | None) -> int:
+    """Apply a bundle; the exit code says whether anything in it was refused or failed.
 
-
-def _explain(config: Config) -> int:
-    """Class, meaning and next step of everything that did not come about."""
-    journal, _installed = _records(config)
-    told = 0
-    for refused in journal.looked.refused:
-        _explain_refusal(refused.scope, refused.refusal, refused.detail)
-        told += 1
-    for entry in journal.entries:
-        if entry.refusal is not None:
-            _explain_refusal(entry.target.path, entry.refusal, entry.detail)
-        elif entry.state.value in _BAD:
-            _say(_line(entry))
-            _say("  " + _("What ran before runs. Publish a mended version under a higher release."))
-        else:
-            continue
-        told += 1
-    if not told:
-        _say(_("Nothing was refused, and nothing failed."))
-    return 0
-
-
-def _explain_refusal(scope: str, refusal: Refusal, detail: str) -> None:
-    words = WORDS[refusal]
-    _say(_("{scope}: refused as {refusal}").format(scope=scope, refusal=refusal))
-    for line in (words.meaning, detail, words.next_step):
-        if line:
-            _say(f"  {line}")
-
-
-def _apply(config: Config, file: Path) -> int:
-    """Apply a bundle; the exit code says whether anything in it was refused or failed."""
-    from edge_agent.agent import alone_in
-
+    The receipt is written whatever came of it: that it was refused is what the office has to know.
+    """
     try:
-        with alone_in(config.data):
-            reports = asyncio.run(_offline(config, file))
-    except FolderInUse:
-        reports = _through_the_agent(config.data / SOCKET, file)
+        reports = _reports(config, file)
+    finally:
+        receipt_writing.write_beside(config, file, receipt)
     for report in reports:
         _say(
             _("{kind} {name} {version} (release {release}): {state} {refusal}").format(
@@ -134,6 +85,18 @@ def _apply(config: Config, file: Path) -> int:
     if not reports:
         _say(_("The bundle orders nothing for this device."))
     return _REFUSED if any(report.state in _BAD for report in reports) else 0
+
+
+def _reports(config: Config, file: Path) -> list[UpdateReport]:
+    """Apply it, here or through the agent that runs; where each update stands."""
+    from edge_agent.agent import alone_in
+
+    try:
+        with alone_in(config.data):
+            return asyncio.run(_offline(config, file))
+    except FolderInUse:
+        call(config.data / SOCKET, "update.apply", {"path": str(file)})
+        return receipt_writing.settled(config.data / SOCKET)
 
 
 async def _offline(config: Config, file: Path) -> list[UpdateReport]:
@@ -166,56 +129,6 @@ async def _offline(config: Config, file: Path) -> list[UpdateReport]:
     finally:
         models.close()
     return updates.reports()
-
-
-def _through_the_agent(path: Path, file: Path) -> list[UpdateReport]:
-    """Ask the agent that runs."""
-    call = {"jsonrpc": "2.0", "id": 1, "method": "update.apply", "params": {"path": str(file)}}
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_ANSWER_S)
-            connection.connect(str(path))
-            connection.sendall(msgspec.json.encode(call) + b"\n")
-            with connection.makefile("rb") as answers:
-                answer = msgspec.json.decode(answers.readline(_MAX_ANSWER))
-    except (OSError, msgspec.MsgspecError) as error:
-        raise FolderInUse(
-            _("the agent runs and does not answer on {path} ({reason}); stop it, then try again").format(
-                path=path, reason=error
-            )
-        ) from None
-    return _reports_in(answer)
-
-
-def _reports_in(answer: Any) -> list[UpdateReport]:
-    try:
-        if "error" in answer:
-            raise UpdateError(str(answer["error"]["message"]))
-        return msgspec.convert(answer["result"]["items"], list[UpdateReport])
-    except (TypeError, KeyError, msgspec.ValidationError) as error:
-        raise UpdateError(_("the agent's answer is none: {reason}").format(reason=error)) from None
-
-
-def _records(config: Config) -> tuple[Journal, Installed]:
-    from edge_agent.updates.updates import folder_of
-
-    folder = folder_of(config)
-    return records.load(folder, Journal), records.load(folder, Installed)
-
-
-def _line(entry: Entry) -> str:
-    described = entry.target.description
-    return (
-        _("{path} {version}: {state} {refusal} {detail}")
-        .format(
-            path=entry.target.path,
-            version=described.version,
-            state=entry.state,
-            refusal=entry.refusal or "",
-            detail=entry.detail,
-        )
-        .rstrip()
-    )
 
 
 def _say(line: str) -> None:

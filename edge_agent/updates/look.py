@@ -41,6 +41,7 @@ from edge_agent.updates.spoken import (
 from edge_agent.updates.trust import Repositories, Word
 from fleet_protocol.targets import Description, Standing, Target
 from fleet_protocol.texts import _
+from fleet_protocol.versions import OrderedVersion
 
 DOWNLOADS: Final = "downloads"
 
@@ -93,7 +94,23 @@ def _look(ask: Ask, source: Source, say: Say) -> None:
         say(Refused(error.refusal, error.scope, error.detail))
     for step in plan(word.orders, word.published, _situation(ask, after, word)):
         after = _do(step, Downloader(folder / DOWNLOADS, source), folder, after, say)
-    say(Done([(*target.key, target.sha256) for target in word.orders]))
+    say(
+        Done(
+            [(*target.key, target.sha256) for target in word.orders],
+            [_ordered(target) for target in word.orders],
+        )
+    )
+
+
+def _ordered(target: Target) -> OrderedVersion:
+    described = target.description
+    return OrderedVersion(
+        kind=described.kind,
+        name=described.name,
+        version=described.version,
+        release=described.release,
+        sha256=target.sha256,
+    )
 
 
 def _situation(ask: Ask, known: Marks, word: Word) -> Situation:

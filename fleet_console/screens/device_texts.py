@@ -7,7 +7,17 @@ from rich.text import Text
 
 from fleet_console import tables
 from fleet_console.screens import looks
-from fleet_console.sources.views import Conclusion, DevicePage, Finding, Health, Link, Reading, Update, Wanted
+from fleet_console.sources.views import (
+    Conclusion,
+    DevicePage,
+    Finding,
+    Health,
+    Link,
+    Reading,
+    Update,
+    Version,
+    Wanted,
+)
 from fleet_protocol.messages import Quality
 from fleet_protocol.texts import _
 
@@ -179,6 +189,7 @@ def _answer(answer: Conclusion | None, age: Age) -> Text:
 def _keys(page: DevicePage) -> Iterator[tuple[str, str]]:
     yield from ((each.kind, each.name) for each in page.desired or ())
     yield from ((each.kind, each.name) for each in (page.report.updates if page.report else ()))
+    yield from ((each.kind, each.name) for each in page.versions)
 
 
 def _artifact(page: DevicePage, kind: str, name: str, age: Age) -> Text:
@@ -193,10 +204,24 @@ def _artifact(page: DevicePage, kind: str, name: str, age: Age) -> Text:
     if page.desired is not None:
         facts.append((_("shall have"), _desired(wanted, running)))
     facts.append((_("runs"), Text(_("release {release}").format(release=running) if running else "—")))
+    version = next((each for each in page.versions if (each.kind, each.name) == (kind, name)), None)
+    if version is not None:
+        facts += _signed(version, age)
     if update is not None:
         facts.append((_("update"), _update(update, age)))
     text.append("\n").append_text(_facts(facts))
     return text.append_text(_why_not(update)) if update else text
+
+
+def _signed(version: Version, age: Age) -> list[tuple[str, Text]]:
+    """What the device has signed, how old that is, and why it differs from the wish."""
+    told = {"online": _("signed {age} ago"), "courier": _("signed, brought by courier {age} ago")}
+    words = told.get(version.reported_by, _("unsigned: the broker says so"))
+    mark = looks.QUIET if version.reported_by in told else looks.AMBER
+    facts = [(_("word"), Text(words.format(age=age(version.attested_ms)), mark))]
+    if version.why not in {"same", "unwished"}:
+        facts.append((_("why"), Text(version.text, looks.AMBER)))
+    return facts
 
 
 def _running(page: DevicePage, kind: str, name: str, update: Update | None) -> int:
