@@ -6,8 +6,10 @@ from typing import Final
 import msgspec
 from sqlalchemy import func
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from fleet_protocol.messages import UpdateReport
+from fleet_protocol.texts import _
 from fleet_protocol.versions import VersionReport
 from fleet_server.database.models import Presence, VersionStatement
 from fleet_server.database.parts import in_parts
@@ -28,12 +30,8 @@ def latest(session: Session, tenant: str, devices: Sequence[str]) -> dict[str, V
     """The last word of each of ``devices`` that ever gave one."""
     found: dict[str, VersionStatement] = {}
     for part in in_parts(devices):
-        newest = (
-            select(func.max(col(VersionStatement.number)))
-            .where(VersionStatement.tenant == tenant, col(VersionStatement.device).in_(part))
-            .group_by(col(VersionStatement.device))
-        )
-        rows = session.exec(select(VersionStatement).where(col(VersionStatement.number).in_(newest)))
+        newest = col(VersionStatement.number).in_(_newest(tenant, part))
+        rows = session.exec(select(VersionStatement).where(newest))
         found |= {row.device: row for row in rows}
     return found
 
@@ -62,18 +60,47 @@ def instead(
     A courier's word counts as soon as nothing was heard after it arrived. One that came over HTTPS waits
     until the broker's silence is none by chance: both ways tell the same a moment apart.
     """
-    words = latest(session, tenant, devices)
-    heard = {
-        row.device: row.heard_ms
-        for part in in_parts(sorted(words))
-        for row in session.exec(
-            select(Presence).where(Presence.tenant == tenant, col(Presence.device).in_(part))
+    found: dict[str, UpdateReport] = {}
+    for part in in_parts(devices):
+        numbers = _unheard_since(session, tenant, part)
+        for row in session.exec(select(VersionStatement).where(col(VersionStatement.number).in_(numbers))):
+            for update in report_in(row).updates:
+                if (update.kind, update.name) == (kind, name):
+                    found[row.device] = _by_courier(update) if row.way == COURIER else update
+    return found
+
+
+def _unheard_since(session: Session, tenant: str, devices: Sequence[str]) -> list[int]:
+    """The numbers of the last words that count by themselves; few or none, so documents are left alone."""
+    heads = session.exec(
+        select(
+            VersionStatement.number,
+            VersionStatement.way,
+            VersionStatement.attested_ms,
+            func.coalesce(col(Presence.heard_ms), 0),
         )
-    }
-    return {
-        device: update
-        for device, row in words.items()
-        if heard.get(device, 0) < row.attested_ms - (0 if row.way == COURIER else SILENT_AFTER_MS)
-        for update in report_in(row).updates
-        if (update.kind, update.name) == (kind, name)
-    }
+        .outerjoin(
+            Presence,
+            (col(Presence.tenant) == VersionStatement.tenant)
+            & (col(Presence.device) == VersionStatement.device),
+        )
+        .where(col(VersionStatement.number).in_(_newest(tenant, devices)))
+    )
+    return [
+        number
+        for number, way, attested_ms, heard_ms in heads
+        if number is not None and heard_ms < attested_ms - (0 if way == COURIER else SILENT_AFTER_MS)
+    ]
+
+
+def _newest(tenant: str, devices: Sequence[str]) -> SelectOfScalar[int | None]:
+    return (
+        select(func.max(col(VersionStatement.number)))
+        .where(VersionStatement.tenant == tenant, col(VersionStatement.device).in_(devices))
+        .group_by(col(VersionStatement.device))
+    )
+
+
+def _by_courier(update: UpdateReport) -> UpdateReport:
+    detail = _("by courier. {detail}").format(detail=update.detail).rstrip()
+    return msgspec.structs.replace(update, detail=detail)
