@@ -85,7 +85,7 @@ class ReportDesk:
         """
         self._tokens.admit(source)
         try:
-            said = opened(self._engine, self._tenant, jws, self._decoy)
+            return self._take(opened(self._engine, self._tenant, jws, self._decoy), source)
         except Unattested as error:
             raise DeviceRefused(
                 HTTPStatus.BAD_REQUEST,
@@ -93,6 +93,8 @@ class ReportDesk:
                 str(error),
                 _("Compare key, certificate and device id; if they are right, enroll the device again."),
             ) from None
+
+    def _take(self, said: Said, source: str) -> Taken:
         device = said.report.device
         if not self._paces.allows(device, time.monotonic()):
             raise DeviceRefused(
@@ -149,7 +151,7 @@ def _serial_of(jws: str) -> str:
         raise Unattested(_("a report has at most {most} bytes").format(most=MAX_JWS))
     try:
         header = jwt.get_unverified_header(jws)
-    except jwt.PyJWTError:
+    except (jwt.PyJWTError, ValueError, RecursionError):
         raise Unattested(_("this is no signed version report")) from None
     if header.get("alg") != ALGORITHM or header.get("typ") != TYPE or not _HEADER.issuperset(header):
         raise Unattested(_("this is no signed version report"))

@@ -1,5 +1,6 @@
 """Signed version reports, a real server and a real agent: without a broker, by courier, forged, replayed."""
 
+import base64
 import json
 import os
 from collections.abc import Iterator
@@ -200,6 +201,7 @@ def test_a_report_counts_once_and_only_from_its_own_device(server: ServerProcess
         report(own, DEVICE, own.nonce(), typ="JWT"),
         own.assertion(),
         os.urandom(64).hex(),
+        base64.urlsafe_b64encode(b"[" * 40_000).decode() + ".e30.AAAA",
     ):
         status, text = send(jws)
         assert (status, "invalid_report" in text) == (400, True), text

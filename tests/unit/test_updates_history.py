@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from edge_agent.config import load
 from edge_agent.errors import ModelRefused, UpdateBroken
-from edge_agent.updates import history, receipts, records
+from edge_agent.updates import history, receipt_writing, receipts, records
 from edge_agent.updates.explaining import findings
 from edge_agent.updates.marks import Marks, RepositoryMark
 from edge_agent.updates.records import Entry, History, Installed, Journal, Looked, Refusing
@@ -185,3 +185,18 @@ def test_a_clock_in_doubt_is_said_with_every_entry() -> None:
     entry = Entry(target=MODEL.target, state=S.COMMITTED, since_wall_ms=0)
     noted = history.noted(History(), entry, doubtful.wall_ms(), doubtful.state())
     assert noted.entries[0].clock is ClockState.UNTRUSTED
+
+
+def test_a_receipt_that_cannot_be_written_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "agent.toml").write_text(SETTINGS)
+    config = load(tmp_path / "agent.toml")
+    stick = write_bundle(tmp_path / "stick.tar", {"receipt.json": request("gw-7")})
+    receipts.remember(tmp_path / "data" / "updates", stick, "gw-7", 1)
+    monkeypatch.setattr(receipt_writing, "_receipt", lambda _config: ("a.b.c", True))
+    receipt_writing.write_beside(config, stick, tmp_path / "not" / "there")
+    assert "edge-agent update receipt --out FILE" in capsys.readouterr().err
+    receipt_writing.write_beside(config, stick, None)
+    assert (tmp_path / "stick.tar.receipt").read_text() == "a.b.c\n"
+    assert "bring it back: fleet receipt import" in capsys.readouterr().out
