@@ -205,7 +205,6 @@ def test_a_report_counts_once_and_only_from_its_own_device(server: ServerProcess
     ):
         status, text = send(jws)
         assert (status, "invalid_report" in text) == (400, True), text
-    assert send("x" * 70_000)[0] in {400, 413}
     assert own.ask_token(report(own, DEVICE, own.nonce())).status_code == 400
     own.revoke()
     assert send(report(own, DEVICE, own.nonce()))[0] == 400
