@@ -37,6 +37,7 @@ from edge_agent.telemetry.recorder import Recorder
 from edge_agent.telemetry.sender import Limits, Sender
 from edge_agent.telemetry.store import Store
 from edge_agent.updates import records
+from edge_agent.updates.attesting import Attestation
 from edge_agent.updates.executor import Executor, Terms
 from edge_agent.updates.installers import Installer
 from edge_agent.updates.osimage.choice import updater_of
@@ -246,11 +247,14 @@ class Agent:
                 updates.hint(message.version)
 
         uplink.listen(Channel.HINT, hinted)
-        return {
+        tasks: dict[str, Work] = {
             "updates.look": updates.watch,
             "updates.work": partial(updates.work, self._models),
             "updates.events": partial(updates.events, recorder.tell),
         }
+        if self._config.server_url is not None:
+            tasks["updates.report"] = Attestation(self._config, self._clock, updates).run
+        return tasks
 
 
 def open_executor(config: Config, artifacts: Artifacts, clock: Clock) -> Executor:

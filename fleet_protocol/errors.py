@@ -10,7 +10,8 @@
     ├── TargetError     signed metadata whose description of an artifact cannot be used
     ├── CentralError    a central model's manifest or answer that cannot be used
     ├── CalibrationError  records of decisions that no threshold can be calibrated on
-    └── EnrollmentError   an invitation, or a key or certificate of a device, that cannot be used
+    ├── EnrollmentError   an invitation, or a key or certificate of a device, that cannot be used
+    └── VersionError    what a device says of its versions, or a bundle's wish for it, that cannot be read
 """
 
 
@@ -48,3 +49,7 @@ class CalibrationError(ProtocolError):
 
 class EnrollmentError(ProtocolError):
     """An invitation that is none, or a device's key or certificate that does not fit the rest."""
+
+
+class VersionError(ProtocolError):
+    """A version report, or a bundle's request for one, that does not parse or is too long."""

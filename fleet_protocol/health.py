@@ -308,6 +308,16 @@ _CODES: Final = (
         depends_on=("link.down",),
     ),
     HealthCode(
+        "versions.contradicted",
+        Severity.CRITICAL,
+        mark("Versions contradict each other"),
+        mark(
+            "What the broker says that this device runs is not what the device has signed: one of the two is "
+            "forged, or the device's data folder was put back from a copy."
+        ),
+        mark("Compare 'fleet device show' with 'edge-agent update status' on site; then look at the broker."),
+    ),
+    HealthCode(
         "escalation.unanswered",
         Severity.WARNING,
         mark("Questions stay unanswered"),

@@ -128,8 +128,8 @@ class Target:
     @property
     def key(self) -> tuple[Kind, str]:
         """What it replaces on a device: kind and name; a shadow only another one, see :data:`BESIDE`."""
-        name = self.description.name
-        return self.description.kind, name + BESIDE if self.in_shadow else name
+        described = self.description
+        return key_of(described.kind, described.name, described.mode)
 
     @property
     def in_shadow(self) -> bool:
@@ -247,6 +247,11 @@ def role_of(description: Description) -> str:
     if description.actuates and description.kind is Kind.POLICY:
         return ACTUATION
     return _ROLE_OF[description.kind]
+
+
+def key_of(kind: Kind, name: str, mode: Mode) -> tuple[Kind, str]:
+    """What an artifact replaces on a device that runs it so."""
+    return kind, name + BESIDE if mode is Mode.SHADOW else name
 
 
 def path_of(description: Description) -> str:

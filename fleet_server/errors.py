@@ -26,7 +26,8 @@
     │   ├── Stale        not the next version of what is there
     │   ├── TooLarge
     │   ├── NoCeremony   no keys were vouched for yet
-    │   └── NoArtifact   no such thing was published
+    │   ├── NoArtifact   no such thing was published
+    │   └── Unattested   what is said to be a device's signed word, and is none that counts
     ├── AccessError      an account, a token or a login that cannot be had
     │   ├── PersonNotFound   no such person or token
     │   ├── AccessConflict   it is there already, or must stay
@@ -161,6 +162,10 @@ class NoCeremony(UpdatesError):  # noqa: N818
 
 class NoArtifact(UpdatesError):  # noqa: N818
     """No such artifact was published."""
+
+
+class Unattested(UpdatesError):  # noqa: N818
+    """A version report or receipt that no device of the fleet has signed, or that does not count."""
 
 
 class AccessError(ServerError):

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
-from edge_agent.errors import IdentityError, ServerUnreachable
+import msgspec
+
+from edge_agent.errors import ServerUnreachable
 from edge_agent.identity.device_server import FORM, DeviceServer
+from edge_agent.identity.signing import sign
 from fleet_protocol.texts import _
 
 NONCE_PATH: Final = "/v1/device/nonce"
@@ -19,7 +22,7 @@ TOKEN_PATH: Final = "/v1/device/token"  # noqa: S105 - a path
 
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _LIFE_S: Final = 60
-_ALGORITHM: Final = "ES256"
+_TYPE: Final = "JWT"
 
 
 class Nonce(NamedTuple):
@@ -53,21 +56,12 @@ class Prover:
         return token
 
     def _assertion(self, audience: str, fresh: Nonce) -> str:
-        import jwt  # only here: an agent proves itself over HTTPS once in weeks
-
         now_s = fresh.now_ms // 1000
         claims = {
             "iss": self.device, "sub": self.device, "aud": audience, "iat": now_s, "exp": now_s + _LIFE_S,
             "jti": secrets.token_hex(16), "nonce": fresh.nonce,
         }  # fmt: skip
-        try:
-            return jwt.encode(claims, self.key.read_bytes(), _ALGORITHM, headers={"kid": self.serial})
-        except (OSError, ValueError, TypeError, jwt.PyJWTError) as error:
-            raise IdentityError(
-                _("{file} cannot sign ({reason}); enroll the device again").format(
-                    file=self.key, reason=error
-                )
-            ) from error
+        return sign(msgspec.json.encode(claims), self.key, self.serial, _TYPE)
 
 
 def ask_nonce(server: DeviceServer) -> Nonce:

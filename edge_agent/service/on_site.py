@@ -1,7 +1,7 @@
 """What can be asked of an agent on site: the methods behind its local socket.
 
 ``status``, ``events``, ``sensor.read``, ``doctor``, ``update.apply``, ``update.cancel``, ``update.resume``,
-``update.status`` and ``bundle``.
+``update.status``, ``update.receipt`` and ``bundle``.
 Work that somebody began is finished whether or not they stay to see it.
 """
 
@@ -69,6 +69,9 @@ class Updates(Protocol):
     async def resume(self) -> list[Target]:
         """Let what was canceled go on; what that is."""
 
+    async def receipt(self) -> Mapping[str, object]:
+        """The signed receipt that the last bundle asked for; raises a family of AgentError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -112,6 +115,7 @@ class OnSite:
             "update.cancel": self._cancel,
             "update.resume": self._resume,
             "update.status": self._update_status,
+            "update.receipt": self._receipt,
             "bundle": self._bundle,
         }
 
@@ -191,6 +195,12 @@ class OnSite:
     async def _update_status(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         report = await self._parts.reports.report()
         return {"items": msgspec.to_builtins(report.updates), "now_ms": report.wall_ms}
+
+    async def _receipt(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        updates = self._parts.updates
+        if updates is None:
+            raise _not_available(_("updates"))
+        return dict(await updates.receipt())
 
     async def _bundle(self, params: Mapping[str, Any]) -> dict[str, Any]:
         from edge_agent.service import bundle  # what it needs is loaded by who asks for one

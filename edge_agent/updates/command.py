@@ -6,33 +6,21 @@ itself, under the same lock. The new version is then on probation when the agent
 
 import argparse
 import asyncio
-import socket
 import sys
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Config, load
-from edge_agent.errors import FolderInUse, UpdateError
-from edge_agent.slots import status as slots
-from edge_agent.updates import canceling, records
-from edge_agent.updates.cost import costs
+from edge_agent.errors import FolderInUse
+from edge_agent.updates import canceling, receipt_writing, records, telling
+from edge_agent.updates.calling import SOCKET, call
 from edge_agent.updates.ledger import DOWNLOADS
-from edge_agent.updates.records import Entry, Installed, Journal
-from edge_agent.updates.shadow_status import shadow_lines
+from edge_agent.updates.records import Journal
 from fleet_protocol.messages import UpdateReport
-from fleet_protocol.targets import WORDS, Refusal
 from fleet_protocol.texts import _
 from fleet_protocol.update_states import UpdateState
 
-SOCKET: Final = "agent.sock"
-
-_ANSWER_S: Final = 3600.0
-"""A stick's artifacts may be large and the board slow; Ctrl-C ends the waiting, not the update."""
-
-_MAX_ANSWER: Final = 1 << 20
 _BAD: Final = frozenset({UpdateState.FAILED.value, UpdateState.ROLLED_BACK.value})
 _REFUSED: Final = 7
 
@@ -48,11 +36,21 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         ("explain", _("say why something was refused or failed, and what to do")),
         ("cancel", _("stop what is being fetched, and keep what has come")),
         ("resume", _("let what was canceled go on")),
+        ("history", _("say what was installed, taken back or refused, when and why")),
         ("from", _("apply the updates in a bundle file, without a server")),
+        ("receipt", _("write the signed receipt of the last bundle again")),
     ):
         action = actions.add_parser(name, help=text, description=text)
         if name == "from":
             action.add_argument("file", type=Path, metavar="FILE", help=_("bundle, as exported by 'fleet'"))
+            beside = _("where the receipt goes; beside the bundle where nothing is said")
+            action.add_argument("--receipt", type=Path, metavar="FILE", help=beside)
+        elif name == "receipt":
+            action.add_argument(
+                "--out", type=Path, required=True, metavar="FILE", help=_("where the receipt goes")
+            )
+        elif name not in {"cancel", "resume"}:
+            action.add_argument("--json", action="store_true", help=_("print it as JSON"))
         action.add_argument("--config", type=Path, required=True, metavar="FILE", help=_("TOML file"))
 
 
@@ -60,81 +58,25 @@ def run(options: argparse.Namespace) -> int:
     """Carry out one of the actions; the exit code."""
     config = load(options.config)
     match options.action:
-        case "status":
-            return _status(config)
-        case "explain":
-            return _explain(config)
+        case "from":
+            return _apply(config, options.file.absolute(), options.receipt)
+        case "receipt":
+            return receipt_writing.write(config, options.out)
         case "cancel" | "resume" as action:
             return _mark(config, action)
-        case _:
-            return _apply(config, options.file.absolute())
+        case action:
+            return telling.tell(config, action, as_json=options.json)
 
 
-def _status(config: Config) -> int:
-    journal, installed = _records(config)
-    for line in slots.lines(config.data, installed):
-        _say(line)
-    for slot in installed.slots:
-        if slot.current:
-            text = (
-                _("{path} {version} is installed in shadow")
-                if slot.in_shadow
-                else _("{path} {version} is installed")
-            )
-            _say(text.format(path=slot.current.path, version=slot.current.description.version))
-    for line in shadow_lines(config.data):
-        _say(line)
-    for entry in journal.entries:
-        _say(_line(entry))
-    for line in costs(_folder(config) / DOWNLOADS, journal, installed):
-        _say(f"  {line}")
-    for refused in journal.looked.refused:
-        _say(_("{scope}: refused, {refusal}").format(scope=refused.scope, refusal=refused.refusal))
-    if journal.looked.problem:
-        _say(_("The last look was not whole: {problem}").format(problem=journal.looked.problem))
-    if not (installed.slots or journal.entries or journal.looked.refused):
-        _say(_("No update has been offered; what runs came fitted."))
-    return 0
+def _apply(config: Config, file: Path, receipt: Path | None) -> int:
+    """Apply a bundle; the exit code says whether anything in it was refused or failed.
 
-
-def _explain(config: Config) -> int:
-    """Class, meaning and next step of everything that did not come about."""
-    journal, _installed = _records(config)
-    told = 0
-    for refused in journal.looked.refused:
-        _explain_refusal(refused.scope, refused.refusal, refused.detail)
-        told += 1
-    for entry in journal.entries:
-        if entry.refusal is not None:
-            _explain_refusal(entry.target.path, entry.refusal, entry.detail)
-        elif entry.state.value in _BAD:
-            _say(_line(entry))
-            _say("  " + _("What ran before runs. Publish a mended version under a higher release."))
-        else:
-            continue
-        told += 1
-    if not told:
-        _say(_("Nothing was refused, and nothing failed."))
-    return 0
-
-
-def _explain_refusal(scope: str, refusal: Refusal, detail: str) -> None:
-    words = WORDS[refusal]
-    _say(_("{scope}: refused as {refusal}").format(scope=scope, refusal=refusal))
-    for line in (words.meaning, detail, words.next_step):
-        if line:
-            _say(f"  {line}")
-
-
-def _apply(config: Config, file: Path) -> int:
-    """Apply a bundle; the exit code says whether anything in it was refused or failed."""
-    from edge_agent.agent import alone_in
-
+    The receipt is written whatever came of it: that it was refused is what the office has to know.
+    """
     try:
-        with alone_in(config.data):
-            reports = asyncio.run(_offline(config, file))
-    except FolderInUse:
-        reports = _through_the_agent(config.data / SOCKET, file)
+        reports = _reports(config, file)
+    finally:
+        receipt_writing.write_beside(config, file, receipt)
     for report in reports:
         _say(
             _("{kind} {name} {version} (release {release}): {state} {refusal}").format(
@@ -149,6 +91,18 @@ def _apply(config: Config, file: Path) -> int:
     if not reports:
         _say(_("The bundle orders nothing for this device."))
     return _REFUSED if any(report.state in _BAD for report in reports) else 0
+
+
+def _reports(config: Config, file: Path) -> list[UpdateReport]:
+    """Apply it, here or through the agent that runs; where each update stands."""
+    from edge_agent.agent import alone_in
+
+    try:
+        with alone_in(config.data):
+            return asyncio.run(_offline(config, file))
+    except FolderInUse:
+        call(config.data / SOCKET, "update.apply", {"path": str(file)})
+        return receipt_writing.settled(config.data / SOCKET)
 
 
 async def _offline(config: Config, file: Path) -> list[UpdateReport]:
@@ -192,91 +146,22 @@ async def _offline(config: Config, file: Path) -> list[UpdateReport]:
 def _mark(config: Config, action: str) -> int:
     """Cancel what is being fetched, or let it go on."""
     from edge_agent.agent import alone_in
+    from edge_agent.updates.updates import folder_of
 
+    folder = folder_of(config)
     try:
         with alone_in(config.data):
             mark = canceling.cancel if action == "cancel" else canceling.resume
-            targets = mark(_folder(config) / DOWNLOADS, _records(config)[0])
-            paths = [target.path for target in targets]
+            paths = [target.path for target in mark(folder / DOWNLOADS, records.load(folder, Journal))]
     except FolderInUse:
-        paths = [str(path) for path in _items(ask_agent(config.data / SOCKET, f"update.{action}", {}))]
+        answer = call(config.data / SOCKET, f"update.{action}", {})
+        paths = [str(path) for path in answer.get("items", ())]
     for path in paths:
         text = _("{path}: canceled") if action == "cancel" else _("{path}: goes on")
         _say(text.format(path=path))
     if not paths:
         _say(_("Nothing is being fetched.") if action == "cancel" else _("Nothing was canceled."))
     return 0
-
-
-def _through_the_agent(path: Path, file: Path) -> list[UpdateReport]:
-    """Ask the agent that runs."""
-    items = _items(ask_agent(path, "update.apply", {"path": str(file)}))
-    try:
-        return msgspec.convert(items, list[UpdateReport])
-    except msgspec.ValidationError as error:
-        raise _no_answer(error) from None
-
-
-def ask_agent(path: Path, method: str, params: dict[str, str]) -> Any:
-    """What the agent that runs answers at its socket ``path``.
-
-    Raises:
-        FolderInUse: it does not answer.
-    """
-    call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_ANSWER_S)
-            connection.connect(str(path))
-            connection.sendall(msgspec.json.encode(call) + b"\n")
-            with connection.makefile("rb") as answers:
-                return msgspec.json.decode(answers.readline(_MAX_ANSWER))
-    except (OSError, msgspec.MsgspecError) as error:
-        raise FolderInUse(
-            _("the agent runs and does not answer on {path} ({reason}); stop it, then try again").format(
-                path=path, reason=error
-            )
-        ) from None
-
-
-def _items(answer: Any) -> list[Any]:
-    try:
-        if "error" in answer:
-            raise UpdateError(str(answer["error"]["message"]))
-        return list(answer["result"]["items"])
-    except (TypeError, KeyError) as error:
-        raise _no_answer(error) from None
-
-
-def _no_answer(error: Exception) -> UpdateError:
-    return UpdateError(_("the agent's answer is none: {reason}").format(reason=error))
-
-
-def _records(config: Config) -> tuple[Journal, Installed]:
-    folder = _folder(config)
-    return records.load(folder, Journal), records.load(folder, Installed)
-
-
-def _folder(config: Config) -> Path:
-    from edge_agent.updates.updates import folder_of
-
-    return folder_of(config)
-
-
-def _line(entry: Entry) -> str:
-    described = entry.target.description
-    return (
-        _("{path} {version}{mode}: {state} {refusal} {detail}")
-        .format(
-            path=entry.target.path,
-            mode=_(" in shadow") if entry.target.in_shadow else "",
-            version=described.version,
-            state=entry.state,
-            refusal=entry.refusal or "",
-            detail=entry.detail,
-        )
-        .rstrip()
-    )
 
 
 def _say(line: str) -> None:

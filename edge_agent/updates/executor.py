@@ -20,12 +20,13 @@ from edge_agent.errors import InferenceError, UpdateBroken, UpdateRefused, Updat
 from edge_agent.lineup import Choice
 from edge_agent.pipeline.vitals import Vitals
 from edge_agent.service.health import as_line
-from edge_agent.updates import records
+from edge_agent.updates import history, records
 from edge_agent.updates.installers import Installer
 from edge_agent.updates.planner import Key
 from edge_agent.updates.probation import Verdict, judge
-from edge_agent.updates.records import Entry, Installed, Journal, Looked
+from edge_agent.updates.records import Entry, History, Installed, Journal, Looked
 from edge_agent.updates.store import Store
+from fleet_protocol.messages import ClockState
 from fleet_protocol.targets import Kind, Refusal, Target
 from fleet_protocol.texts import _
 from fleet_protocol.update_states import FINAL, UpdateState, may_follow
@@ -115,7 +116,7 @@ class Executor:
         Raises:
             UpdateBroken: what cannot be read cannot be set aside either.
         """
-        self._folder: Final = folder
+        self.folder: Final = folder
         self._store: Final = store
         self._clock: Final = clock
         self._terms: Final = terms
@@ -124,6 +125,7 @@ class Executor:
         self.installed = records.load(folder, Installed)
         self.installers: Mapping[Kind, Installer] = {}
         """What carries artifacts on that no model runs; without one they wait."""
+        self.history = records.load(folder, History)
         self.told: Callable[[Entry], None] = lambda _entry: None
         """Is told every new state."""
         self._watched: dict[Key, int] = {}
@@ -228,7 +230,10 @@ class Executor:
     def looked(self, looked: Looked) -> None:
         """Write down what a look brought, if it is another than before."""
         before = self.journal.looked
-        if (before.refused, before.problem) != (looked.refused, looked.problem):
+        if replace(looked, wall_ms=before.wall_ms) != before:
+            for refused in looked.refused:
+                if refused not in before.refused:
+                    self._note(history.noted_refusal(self.history, refused, *self._time()))
             self._write(replace(self.journal, looked=looked))
 
     def resume(self) -> None:
@@ -467,6 +472,7 @@ class Executor:
             )
 
     def _tell(self, entry: Entry) -> None:
+        self._note(history.noted(self.history, entry, *self._time()))
         self._write(self.journal.with_entry(entry))
         described = entry.target.description
         _LOG.info(
@@ -483,11 +489,20 @@ class Executor:
 
     def _install(self, installed: Installed) -> None:
         if installed != self.installed:
-            records.save(self._folder, installed)
+            records.save(self.folder, installed)
             self.installed = installed
 
+    def _time(self) -> tuple[int, ClockState]:
+        return self._clock.wall_ms(), self._clock.state()
+
+    def _note(self, after: History) -> None:
+        """Write the history down, which is done before the journal says the same."""
+        if after is not self.history:
+            records.save(self.folder, after)
+            self.history = after
+
     def _write(self, journal: Journal) -> None:
-        records.save(self._folder, journal)
+        records.save(self.folder, journal)
         self.journal = journal
 
 

@@ -47,6 +47,7 @@ from edge_agent.updates.trust import Repositories, Word
 from fleet_protocol.delivery import ANY
 from fleet_protocol.targets import Standing, Target
 from fleet_protocol.texts import _
+from fleet_protocol.versions import OrderedVersion
 
 Say = Callable[[Said], None]
 
@@ -98,7 +99,24 @@ def _look(ask: Ask, source: Source, say: Say) -> None:
     wall = Wall(ask.now_ms, ask.time_zone)
     for step in plan(word.orders, word.published, _situation(ask, after, word)):
         after = _do(step, _fetching(ask, wall, word, source), folder, after, say)
-    say(Done([(*target.key, target.sha256) for target in word.orders]))
+    say(
+        Done(
+            [(*target.key, target.sha256) for target in word.orders],
+            [_ordered(target) for target in word.orders],
+        )
+    )
+
+
+def _ordered(target: Target) -> OrderedVersion:
+    described = target.description
+    return OrderedVersion(
+        kind=described.kind,
+        name=described.name,
+        version=described.version,
+        release=described.release,
+        sha256=target.sha256,
+        mode=described.mode,
+    )
 
 
 def _situation(ask: Ask, known: Marks, word: Word) -> Situation:

@@ -1,7 +1,7 @@
-"""What the agent writes down of its updates: what is installed, and the journal of what it does.
+"""What the agent writes down of its updates: what is installed, the journal of what it does, and its history.
 
-Both are small documents, replaced whole. ``installed.json`` is the switch: it says what runs after a
-restart. The journal says what was about to be done.
+All are small documents, replaced whole. ``installed.json`` is the switch: it says what runs after a
+restart. The journal says what was about to be done. The history says what was done; nothing is decided by it.
 
 The agent itself is updated, and may come back to the version before: each reads what the other wrote.
 A later version may add fields, which an earlier one passes over, and values that it does not know, of
@@ -9,6 +9,7 @@ which it loses the one entry. It never takes a field away, or gives it another m
 """
 
 import logging
+import secrets
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -20,15 +21,18 @@ from edge_agent.errors import UpdateBroken
 from edge_agent.pipeline.vitals import Vitals
 from edge_agent.updates.planner import Key
 from fleet_protocol.manifest import Digest
-from fleet_protocol.messages import Count, Line, WallMs
+from fleet_protocol.messages import Count, Hex16, Line, WallMs
 from fleet_protocol.targets import Kind, Refusal, Target
 from fleet_protocol.texts import _
 from fleet_protocol.update_states import FINAL, UpdateState
+from fleet_protocol.versions import Happened, OrderedVersion
 
 _LOG: Final = logging.getLogger(__name__)
 
 INSTALLED: Final = "installed.json"
 JOURNAL: Final = "journal.json"
+HISTORY: Final = "history.json"
+WANTED: Final = "receipt.json"
 MAX_BYTES: Final = 1 << 22
 
 _MAX_FAILED: Final = 1024
@@ -152,11 +156,12 @@ class Refusing(msgspec.Struct, frozen=True):
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last look brought, as far as it is no artifact's own."""
+    """What the last look brought, as far as it is no artifact's own; ``ordered`` by the last whole one."""
 
     wall_ms: WallMs = 0
     refused: tuple[Refusing, ...] = ()
     problem: str = ""
+    ordered: tuple[OrderedVersion, ...] = ()
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +189,27 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-Document = TypeVar("Document", Installed, Journal)
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """The last entries of what happened, oldest first; ``happened`` counts all that there ever were.
+
+    ``id`` is its own: after it was set aside, another one begins.
+    """
+
+    format: Format1 = 1
+    id: Hex16 = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    happened: Count = 0
+    entries: tuple[Happened, ...] = ()
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The receipt that the last bundle asked for; an empty ``nonce`` where none ever did."""
+
+    format: Format1 = 1
+    nonce: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{16,128})?\Z")] = ""
+    taken_wall_ms: WallMs = 0
+
+
+Document = TypeVar("Document", Installed, Journal, History, Wanted)
 
 
 def load(folder: Path, kind: type[Document]) -> Document:
@@ -255,4 +280,9 @@ def save(folder: Path, document: Document) -> None:
 
 _LISTS: Final = frozenset({"slots", "failed", "entries"})
 
-_NAMES: Final[dict[type[Installed] | type[Journal], str]] = {Installed: INSTALLED, Journal: JOURNAL}
+_NAMES: Final[dict[type[Any], str]] = {
+    Installed: INSTALLED,
+    Journal: JOURNAL,
+    History: HISTORY,
+    Wanted: WANTED,
+}

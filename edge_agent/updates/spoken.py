@@ -8,6 +8,7 @@ from edge_agent.updates.ledger import Budget
 from fleet_protocol.delivery import ANY, Delivery
 from fleet_protocol.manifest import Digest
 from fleet_protocol.targets import Kind, Refusal, Target
+from fleet_protocol.versions import OrderedVersion
 
 MAX_LINE: Final = 64 * 1024
 """Bytes of one line."""
@@ -111,9 +112,10 @@ class Broken(msgspec.Struct, frozen=True, tag="broken"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The look is over; ``ordered`` is all that the director orders, by key and digest."""
+    """The look is over; ``ordered`` is all that is ordered, by key and digest, ``orders`` in full."""
 
     ordered: list[tuple[Kind, str, Digest]]
+    orders: list[OrderedVersion] = []
 
 
 Said = Progress | Held | Noted | Accepted | Waiting | Refused | Unreachable | Broken | Done

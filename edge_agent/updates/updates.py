@@ -20,8 +20,9 @@ from edge_agent.config import Config
 from edge_agent.config import Updates as Settings
 from edge_agent.errors import UpdateBroken, UpdateError, UpdateRefused, UpdateUnfit, UpdateUnreachable
 from edge_agent.service.health import HealthBoard, as_line
-from edge_agent.updates import canceling
+from edge_agent.updates import canceling, receipts
 from edge_agent.updates.asking import ask
+from edge_agent.updates.attesting import said_by, signed
 from edge_agent.updates.executor import Executor, Runner
 from edge_agent.updates.ledger import DOWNLOADS, Budget
 from edge_agent.updates.loading import Loading
@@ -45,6 +46,7 @@ from fleet_protocol.messages import ClockState, Event, Severity, UpdateReport
 from fleet_protocol.targets import Target
 from fleet_protocol.texts import _
 from fleet_protocol.update_states import UpdateState
+from fleet_protocol.versions import OrderedVersion
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -87,6 +89,8 @@ class Updates:
         self._clock: Final = clock
         self._health: Final = health
         self._executor: Executor | None = None
+        self.news: Final = asyncio.Event()
+        """Set after every look and every end of an update: there is something to report."""
         self._sooner: Final = asyncio.Event()
         self._moving: Final = asyncio.Event()
         self._one_at_a_time: Final = asyncio.Lock()
@@ -106,6 +110,15 @@ class Updates:
         for refused in executor.journal.looked.refused:
             self._scopes.add(refused.scope)
             self._health.raise_code(UpdateRefused.code, refused.detail, subject=refused.scope)
+
+    @property
+    def executor(self) -> Executor:
+        """What carries updates out.
+
+        Raises:
+            UpdateBroken: the record of updates is not open yet.
+        """
+        return self._require()
 
     def hint(self, version: int) -> None:
         """Somebody says that there is something new; looked at soon, believed never."""
@@ -167,12 +180,19 @@ class Updates:
     async def apply(self, path: Path) -> list[UpdateReport]:
         """Look into the bundle at ``path``; what it brings is under way when this returns.
 
+        Which receipt it asks for is remembered before anything of it is judged: that it was refused is
+        worth a receipt too.
+
         Raises:
             UpdateRefused: the bundle must not be believed.
             UpdateUnreachable: it cannot be read.
             UpdateBroken: the device's own files are in the way.
             UpdateUnfit: another update has to come to its end first.
         """
+        wall_ms = self._clock.wall_ms()
+        await asyncio.to_thread(
+            receipts.remember, folder_of(self._config), path, self._config.device, wall_ms
+        )
         with self._loading.urgent():
             heard = await self._look(self._question(bundle=str(path)))
         if heard.waiting:
@@ -202,6 +222,21 @@ class Updates:
                 marked = mark(folder_of(self._config) / DOWNLOADS, journal)
         self._sooner.set()
         return marked
+
+    async def receipt(self) -> dict[str, object]:
+        """The signed receipt that the last bundle asked for, and whether an update is still under way.
+
+        Raises:
+            UpdateBroken: no bundle has asked for one.
+            IdentityError: key or certificate cannot be used.
+        """
+        executor = self._require()
+        nonce = receipts.wanted(executor.folder)
+        said = said_by(self._config, self._clock, executor, self.reports(), nonce)
+        return {
+            "receipt": await asyncio.to_thread(signed, self._config, said),
+            "settled": said.is_settled,
+        }
 
     def _require(self) -> Executor:
         if self._executor is None:
@@ -248,13 +283,19 @@ class Updates:
             # Who was found forging and now says nothing is no better for it.
             heard.refused = list(executor.journal.looked.refused)
         executor.looked(
-            Looked(wall_ms=self._clock.wall_ms(), refused=tuple(heard.refused), problem=heard.problem)
+            Looked(
+                wall_ms=self._clock.wall_ms(),
+                refused=tuple(heard.refused),
+                problem=heard.problem,
+                ordered=tuple(heard.orders) if heard.done else executor.journal.looked.ordered,
+            )
         )
         for entry in heard.dropped:
             self._clear_codes(entry.target)
             self._loading.end(entry.target.key)
         if heard.dropped and heard.waiting:
             self._sooner.set()  # what it waited for was a shadow that is ended by this very look
+        self.news.set()
         self._health.changed.set()
         self._tell_refused(heard.refused)
         self._tell_spent()
@@ -312,6 +353,8 @@ class Updates:
             if self._emitted.get(entry.target.key) != text:
                 self._emit(name, severity, text, {"release": float(entry.target.description.release)})
             self._emitted[entry.target.key] = text
+        if entry.is_over:
+            self.news.set()
         if entry.state in {UpdateState.COMMITTED, UpdateState.ROLLED_BACK}:
             self._sooner.set()  # something else may have waited for this
 
@@ -350,6 +393,7 @@ class Heard:
         self.refused: list[Refusing] = []
         self.dropped: list[Entry] = []
         self.waiting: list[Target] = []
+        self.orders: list[OrderedVersion] = []
         self.unreachable = ""
         self.broken = ""
         self.done = False
@@ -383,8 +427,8 @@ class Heard:
                 self.unreachable = detail
             case Broken(detail):
                 self.broken = detail
-            case Done(ordered):
-                self.done = True
+            case Done(ordered, orders):
+                self.done, self.orders = True, orders
                 self.dropped = self._executor.settle(ordered)
 
     def _hear_fetching(self, said: Progress | Held | Noted) -> None:

@@ -19,8 +19,10 @@ from fleet_console.commands import (
     people,
     proposals,
     publishing,
+    receipts,
     revoking,
     rollouts,
+    version_text,
 )
 from fleet_console.commands.durations import ago_ms
 from fleet_console.commands.options import AsJson, placed, show
@@ -53,6 +55,7 @@ app.add_typer(agent_packing.agent_app, name="agent")
 app.add_typer(publishing.publish_app, name="publish")
 app.add_typer(publishing.artifact_app, name="artifact")
 app.add_typer(publishing.bundle_app, name="bundle")
+app.add_typer(receipts.receipt_app, name="receipt")
 app.command("assign", help=_("Ask that one device has one release, outside any rollout."))(publishing.assign)
 app.command("unassign", help=_("Ask that one device is given nothing of a name."))(publishing.unassign)
 app.add_typer(rollouts.group_app, name="group")
@@ -119,10 +122,12 @@ def show_device(
     """One device's page and its newest values."""
     with place.connect() as centre:
         page = centre.get(f"/v1/devices/{name}").content
+        versions = centre.get(f"/v1/devices/{name}/versions").content
         latest = centre.get(f"/v1/devices/{name}/readings")
     readings = latest.content["items"]
-    text = tables.device(page, readings, latest.now_ms)
-    show(page | {"latest": readings}, text, as_json=as_json)
+    parts = (tables.device(page, readings, latest.now_ms), version_text.versions(versions, latest.now_ms))
+    text = "\n\n".join(part for part in parts if part)
+    show(page | {"latest": readings, "versions": versions}, text, as_json=as_json)
 
 
 @event_app.command("list", help=_("List the newest events, the last one at the bottom."))

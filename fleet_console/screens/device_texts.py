@@ -8,7 +8,17 @@ from rich.text import Text
 
 from fleet_console import tables
 from fleet_console.screens import looks
-from fleet_console.sources.views import Conclusion, DevicePage, Finding, Health, Link, Reading, Update, Wanted
+from fleet_console.sources.views import (
+    Conclusion,
+    DevicePage,
+    Finding,
+    Health,
+    Link,
+    Reading,
+    Update,
+    Version,
+    Wanted,
+)
 from fleet_protocol.messages import Quality, ShadowReport
 from fleet_protocol.targets import Kind, Mode
 from fleet_protocol.texts import _
@@ -195,9 +205,10 @@ def _answer(answer: Conclusion | None, age: Age) -> Text:
 def _keys(page: DevicePage) -> Iterator[Key]:
     yield from map(_key, page.desired or ())
     yield from map(_key, page.report.updates if page.report else ())
+    yield from map(_key, page.versions)
 
 
-def _key(each: Wanted | Update) -> Key:
+def _key(each: Wanted | Update | Version) -> Key:
     return each.kind, each.name, each.mode
 
 
@@ -213,10 +224,24 @@ def _artifact(page: DevicePage, key: Key, age: Age) -> Text:
     if page.desired is not None:
         facts.append((_("shall have"), _desired(wanted, running)))
     facts.append((_("runs"), Text(_("release {release}").format(release=running) if running else "—")))
+    version = next((each for each in page.versions if _key(each) == key), None)
+    if version is not None:
+        facts += _signed(version, age)
     if update is not None:
         facts.append((_("update"), _update(update, age)))
     text.append("\n").append_text(_facts(facts))
     return text.append_text(_why_not(update)) if update else text
+
+
+def _signed(version: Version, age: Age) -> list[tuple[str, Text]]:
+    """What the device has signed, how old that is, and why it differs from the wish."""
+    told = {"online": _("signed {age} ago"), "courier": _("signed, brought by courier {age} ago")}
+    words = told.get(version.reported_by, _("unsigned: the broker says so"))
+    mark = looks.QUIET if version.reported_by in told else looks.AMBER
+    facts = [(_("word"), Text(words.format(age=age(version.attested_ms)), mark))]
+    if version.why not in {"same", "unwished"}:
+        facts.append((_("why"), Text(version.text, looks.AMBER)))
+    return facts
 
 
 def _running(page: DevicePage, key: Key, update: Update | None) -> int:

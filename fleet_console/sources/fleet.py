@@ -28,6 +28,7 @@ from fleet_console.sources.views import (
     RolloutPage,
     Seen,
     Value,
+    Version,
     Wanted,
     numbers,
     read,
@@ -118,8 +119,9 @@ class Fleet:
     async def device(self, device: str) -> Seen[DevicePage]:
         """One device's page, its newest values with their history, and its models' newest answers."""
         base = f"/v1/devices/{device}"
-        page, latest, inferences = await asyncio.gather(
+        page, versions, latest, inferences = await asyncio.gather(
             self._get(base),
+            self._get(f"{base}/versions"),
             self._get(f"{base}/readings"),
             self._get(f"{base}/inferences", limit=_NEWEST_ANSWERS),
         )
@@ -133,6 +135,7 @@ class Fleet:
                 report=None if reported is None else read(reported, Report),
                 reported_ms=page.content["reported_ms"],
                 desired=_wanted(page.content.get("desired")),
+                versions=read(versions.content["items"], tuple[Version, ...]),
                 values=tuple(self._value(each) for each in readings),
                 conclusions=read(list(newest.values()), tuple[Conclusion, ...]),
             ),

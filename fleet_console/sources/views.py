@@ -128,6 +128,20 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "act"
 
 
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device shall have of one name, what it has, by whose word, and why they differ."""
+
+    kind: str
+    name: str
+    desired_release: int = 0
+    reported_release: int = 0
+    reported_by: str = ""
+    attested_ms: int | None = None
+    why: str = ""
+    text: str = ""
+    mode: str = "act"
+
+
 class Spool(msgspec.Struct, frozen=True, kw_only=True):
     """What waits on the device."""
 
@@ -168,6 +182,7 @@ class DevicePage(msgspec.Struct, frozen=True, kw_only=True):
     report: Report | None = None
     reported_ms: int | None = None
     desired: tuple[Wanted, ...] | None = None
+    versions: tuple[Version, ...] = ()
     values: tuple[Value, ...] = ()
     conclusions: tuple[Conclusion, ...] = ()
     link: Link | None = None

@@ -33,6 +33,7 @@ from fleet_server.api import (
     telemetry,
     tokens,
     updates,
+    versions,
 )
 from fleet_server.api.centre import Centre
 from fleet_server.api.limits import LIMITS, guarded
@@ -60,6 +61,7 @@ _ROUTERS: Final = (
     escalations.router,
     artifacts.router,
     updates.router,
+    versions.router,
     groups.router,
     rollouts.router,
     proposals.router,

@@ -45,6 +45,7 @@ from fleet_server.errors import (
     Stale,
     TooBroad,
     TooLarge,
+    Unattested,
 )
 
 _log: Final = logging.getLogger(__name__)
@@ -83,6 +84,12 @@ _FAMILIES: Final[tuple[tuple[type[ServerError], int, str, str], ...]] = (
     (Refused, 422, "refused", mark("Correct what the message names, and publish again.")),
     (Stale, 409, "stale", mark("Publish on top of what is there: 'fleet publish' fetches it first.")),
     (TooLarge, 413, "too_large", mark("Publish something smaller.")),
+    (
+        Unattested,
+        422,
+        "unattested",
+        mark("Have it written again: edge-agent update receipt --out FILE."),
+    ),
     (NoCeremony, 409, "no_ceremony", mark("Hold a key ceremony: fleet key ceremony --help.")),
     (
         FilterError,

@@ -15,7 +15,10 @@ from fleet_server.access.roles import Caller, Permission
 from fleet_server.api.centre import Changes, Publisher, Reader, Server, TrustManager, Updates, require_reach
 from fleet_server.api.proposing import Wish, propose
 from fleet_server.approvals.pages import ProposalPage
+from fleet_server.clock import wall_ms
 from fleet_server.errors import BadChange, Refused, TooLarge
+from fleet_server.identity.device_tokens import read_token_key
+from fleet_server.updates.bundle_nonces import BundleNonces
 from fleet_server.updates.export import write_bundle
 from fleet_server.updates.online import refusing
 from fleet_server.updates.publications import CEREMONY, PUBLISH, takes_approval
@@ -114,10 +117,11 @@ async def publish_metadata(
 def device_bundle(caller: Reader, server: Server, updates: Updates, device: str) -> FileResponse:
     """Everything that one device needs for its updates, as a tar to be carried to it."""
     require_reach(server, caller, Permission.FLEET_READ, device)
+    nonces = BundleNonces(read_token_key(server.config.token_key))
     with tempfile.NamedTemporaryFile(suffix=".tar", delete=False) as file:
         path = Path(file.name)
     try:
-        write_bundle(updates, device, now(), path)
+        write_bundle(updates, nonces.request(device, wall_ms()), now(), path)
     except BaseException:
         path.unlink()
         raise

@@ -32,7 +32,8 @@ class DeviceState(StrEnum):
 class Signs:
     """What the centre knows of a device; times in ms since 1970 by the server's clock.
 
-    ``held`` is why it is kept out, with the code and the time; None for one that is not.
+    ``held`` is why it is kept out, with the code and the time; None for one that is not. ``contradicted`` is
+    where the broker's word on its versions and its own signed one cannot both be true.
     """
 
     heard_ms: int | None
@@ -42,6 +43,7 @@ class Signs:
     refused_ms: int | None = None
     refused_reason: str = ""
     held: HealthReport | None = None
+    contradicted: HealthReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,7 @@ def health_of(signs: Signs, now_ms: int) -> list[HealthItem]:
         reports.append(
             HealthReport(code="message.refused", since_wall_ms=signs.refused_ms, detail=detail[:200])
         )
-    if signs.held is not None:
-        reports.append(signs.held)
+    reports += [each for each in (signs.held, signs.contradicted) if each is not None]
     return describe(reports)
 
 

@@ -30,6 +30,7 @@ from fleet_server.devices.health import HealthItem, Signs, health_of, state_of
 from fleet_server.devices.scope import ALL, within
 from fleet_server.devices.tags import tags_of
 from fleet_server.errors import Conflict, NotFound
+from fleet_server.updates.contradicted import contradicted
 
 _HALVES: Final = (TwinHalf.STATUS, TwinHalf.REPORTED)
 
@@ -148,7 +149,7 @@ def _summaries(session: Session, tenant: str, devices: Sequence[Device]) -> list
 
 
 def _signs(session: Session, tenant: str, names: Sequence[str]) -> dict[str, Signs]:
-    """What the database knows of each of ``names``, in four questions for all of them."""
+    """What the database knows of each of ``names``, in a few questions for all of them."""
     heard = {
         row.device: row.heard_ms
         for row in session.exec(
@@ -173,7 +174,13 @@ def _signs(session: Session, tenant: str, names: Sequence[str]) -> dict[str, Sig
         row.device: HealthReport(code=row.code, since_wall_ms=row.since_ms, detail=row.reason)
         for row in session.exec(select(Hold).where(Hold.tenant == tenant, col(Hold.device).in_(names)))
     }
-    return {name: _sign(name, heard.get(name), twins, refusals.get(name), holds.get(name)) for name in names}
+    lies = contradicted(
+        session, tenant, names, {name: twins.get((name, TwinHalf.REPORTED)) for name in names}
+    )
+    return {
+        name: _sign(name, heard.get(name), twins, refusals.get(name), (holds.get(name), lies.get(name)))
+        for name in names
+    }
 
 
 def _sign(
@@ -181,7 +188,7 @@ def _sign(
     heard_ms: int | None,
     twins: dict[tuple[str, str], str],
     refusal: RefusalCount | None,
-    held: HealthReport | None,
+    found: tuple[HealthReport | None, HealthReport | None],
 ) -> Signs:
     status = json.loads(twins.get((name, TwinHalf.STATUS), "{}"))
     reported = json.loads(twins.get((name, TwinHalf.REPORTED), "{}"))
@@ -192,7 +199,8 @@ def _sign(
         refused=refusal.count if refusal else 0,
         refused_ms=refusal.last_ms if refusal else None,
         refused_reason=refusal.last_reason if refusal else "",
-        held=held,
+        held=found[0],
+        contradicted=found[1],
     )
 
 

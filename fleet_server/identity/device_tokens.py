@@ -79,7 +79,7 @@ class TokenDesk:
         self._tenant: Final = config.tenant
         self._grace_ms: Final = config.grace_days * _DAY_MS
         self._hosts: Final = frozenset({config.device_host.lower(), *LOOPBACK})
-        self._key: Final = _read_key(config.token_key)
+        self._key: Final = read_token_key(config.token_key)
         self._decoy: Final = decoy_pem()
         self._nonces: Final = Nonces()
         self._sources: Final = Paces(Rate(PER_HOUR / 3600, BURST))
@@ -90,7 +90,7 @@ class TokenDesk:
         Raises:
             DeviceRefused: ``source`` asks too often.
         """
-        self._admit(source)
+        self.admit(source)
         return {"nonce": self._nonces.make(time.monotonic()), "now_ms": wall_ms(), "expires_in": int(LIFE_S)}
 
     def token(self, assertion: str, source: str) -> dict[str, object]:
@@ -99,16 +99,15 @@ class TokenDesk:
         Raises:
             DeviceRefused: it proves nothing, or the certificate counts no more.
         """
-        self._admit(source)
+        self.admit(source)
         row, claimed = self._proved(assertion)
-        scope = self._scope(row)
+        scope = self.scope_of(row)
         now_s = wall_ms() // 1000
         content = {
             "aud": _AUDIENCE, "sub": row.device, "serial": row.serial, "scope": scope.value,
             "iat": now_s, "exp": now_s + TOKEN_S, "jti": token_hex(8),
         }  # fmt: skip
-        if not self._nonces.use(claimed.nonce, time.monotonic()):
-            raise _stale_nonce()
+        self.spend(claimed.nonce)
         return {
             "access_token": jwt.encode(content, self._key, _ALGORITHM),
             "token_type": "Bearer",
@@ -141,7 +140,21 @@ class TokenDesk:
             )
         return caller
 
-    def _admit(self, source: str) -> None:
+    def spend(self, nonce: str) -> None:
+        """Use up a nonce that was given out here.
+
+        Raises:
+            DeviceRefused: it is not fresh, or was used before.
+        """
+        if not self._nonces.use(nonce, time.monotonic()):
+            raise _stale_nonce()
+
+    def admit(self, source: str) -> None:
+        """Let ``source`` ask.
+
+        Raises:
+            DeviceRefused: it asks too often.
+        """
         if not self._sources.allows(network_of(source), time.monotonic()):
             raise DeviceRefused(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -169,7 +182,12 @@ class TokenDesk:
             raise _stale_nonce()
         return row, claimed
 
-    def _scope(self, row: Certificate) -> Scope:
+    def scope_of(self, row: Certificate) -> Scope:
+        """What the key of the certificate ``row`` is good for now.
+
+        Raises:
+            DeviceRefused: for nothing: it was revoked, or expired too long ago.
+        """
         if is_revoked(row):
             raise refused(
                 _("the certificate was revoked"), _("Ask who runs the fleet; then enroll the device again.")
@@ -209,7 +227,12 @@ def _stale_nonce() -> DeviceRefused:
     )
 
 
-def _read_key(path: Path) -> bytes:
+def read_token_key(path: Path) -> bytes:
+    """The key that tokens are sealed with.
+
+    Raises:
+        ConfigError: there is none that can be used.
+    """
     try:
         key = path.read_bytes()
     except OSError as error:

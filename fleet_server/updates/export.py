@@ -8,15 +8,19 @@ import tarfile
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
+from fleet_protocol.versions import REQUEST, ReceiptRequest
 from fleet_server.updates.office import Office
 from fleet_signing import image
 from fleet_signing.metadata import decode, encode, file_name, targets_in
 
 
-def write_bundle(office: Office, device: str, at: datetime, out: Path) -> None:
-    """Write what ``device`` shall have at ``at``, and both repositories' word for it, to ``out``.
+def write_bundle(office: Office, asked: ReceiptRequest, at: datetime, out: Path) -> None:
+    """Write what a device shall have at ``at``, and both repositories' word for it, to ``out``.
+
+    ``asked`` names the device, and the nonce that its receipt shall answer.
 
     Raises:
         NoCeremony: nothing is vouched for yet.
@@ -24,8 +28,10 @@ def write_bundle(office: Office, device: str, at: datetime, out: Path) -> None:
     """
     published = office.repository.require()
     office.repository.renew(at)
+    device = asked.device
     current = office.director.current(device, at)
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as tar:
+        _add(tar, REQUEST, msgspec.json.encode(asked))
         director = f"director/{device}/metadata"
         _add_roots(tar, "image/metadata", published.image_roots)
         _add_roots(tar, director, published.director_roots)

@@ -34,6 +34,8 @@ from fleet_server.identity.crl_routes import crl_routes
 from fleet_server.identity.device_tokens import TokenDesk
 from fleet_server.identity.renewal import RenewalDesk
 from fleet_server.identity.token_routes import answer_refused, device_of
+from fleet_server.updates import report_routes
+from fleet_server.updates.attesting import ReportDesk
 from fleet_server.updates.bounds import MAX_CONNECTIONS, STALLED_MS, BoundedProtocol
 from fleet_server.updates.delta_routes import delta_routes
 from fleet_server.updates.office import PREFIX, Office, open_office
@@ -71,6 +73,7 @@ def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
             *crl_routes(config.broker),
             *device_routes.ROUTES,
             *renewal.ROUTES,
+            *report_routes.ROUTES,
             Route(f"{PREFIX}/image/metadata/{{name}}", _image_metadata),
             Route(f"{PREFIX}/image/targets/{{path:path}}", _image_target),
             *delta_routes(engine, config, office),
@@ -85,6 +88,7 @@ def create_device_app(engine: Engine, config: ServerConfig) -> Starlette:
     )
     app.state.office = office
     app.state.desk, app.state.renewals = TokenDesk(engine, config), RenewalDesk(engine, config)
+    app.state.reports = ReportDesk(engine, config, app.state.desk)
     return app
 
 

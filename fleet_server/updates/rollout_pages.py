@@ -1,5 +1,6 @@
 """Rollouts as people see them: the list, and one rollout's page with every device's state."""
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +21,7 @@ from fleet_server.database.models import Artifact, Presence, Rollout, RolloutMem
 from fleet_server.devices.health import DeviceState, Signs, state_of
 from fleet_server.devices.scope import ALL, among
 from fleet_server.errors import RolloutNotFound
+from fleet_server.updates.attested import instead
 from fleet_server.updates.rollout_decision import MemberState
 from fleet_server.updates.rollout_rules import Rules
 from fleet_server.updates.rollouts import LEFT_OUT, report_of
@@ -238,10 +240,14 @@ def _sights(session: Session, row: Rollout, scopes: Collection[Scope]) -> dict[s
             .where(col(Twin.device).in_(names))
         )
     }
-    now_ms = wall_ms()
-    return {
+    now_ms, members = wall_ms(), session.exec(names).all()
+    signed = instead(session, row.tenant, members, artifact, row.mode)
+    sights = {
         device: _sight(device, heard.get(device), documents, (artifact, Mode(row.mode)), now_ms)
-        for device in session.exec(names)
+        for device in members
+    }
+    return sights | {
+        device: dataclasses.replace(sights[device], report=report) for device, report in signed.items()
     }
 
 

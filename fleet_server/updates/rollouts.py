@@ -36,6 +36,7 @@ from fleet_server.devices import groups
 from fleet_server.errors import RolloutConflict, RolloutNotFound, RulesError
 from fleet_server.updates import fitness, rollout_decision, rollout_rules
 from fleet_server.updates.assignments import assign
+from fleet_server.updates.attested import instead
 from fleet_server.updates.rollout_decision import (
     OPEN,
     UNSETTLED,
@@ -384,6 +385,8 @@ def _reports(session: Session, row: Rollout, artifact: Artifact) -> dict[str, Up
         .where(col(RolloutMember.state).in_(UNSETTLED), Twin.half == TwinHalf.REPORTED)
     )
     found = {device: report_of(document, artifact, Mode(row.mode)) for device, document in rows}
+    silent = [one.device for one in _members(session, row) if one.state in UNSETTLED]
+    found |= instead(session, row.tenant, silent, artifact, row.mode)
     return {device: report for device, report in found.items() if report is not None}
 
 

@@ -429,7 +429,7 @@ def test_without_the_agent_a_stick_is_tried_as_the_boards_profile_allows(
 
     monkeypatch.setattr("edge_agent.models.Models", see)
     with pytest.raises(Seen):
-        run(argparse.Namespace(action="from", config=file, file=tmp_path / "stick.tar"))
+        run(argparse.Namespace(action="from", config=file, file=tmp_path / "stick.tar", receipt=None))
     profile = firmware_profiles.schema.load("tflite-64")
     assert list(settings[0].runtimes) == list(profile.runtimes.allowed)
     assert settings[0].runtimes != tuple(Runtime)

@@ -53,6 +53,7 @@ from fleet_server.database.models.updates import (
     SentHint,
     Wave,
 )
+from fleet_server.database.models.versions import Receipt, VersionStatement
 
 metadata = Model.metadata
 
@@ -87,6 +88,7 @@ __all__ = [
     "Person",
     "Presence",
     "Proposal",
+    "Receipt",
     "RefusalCount",
     "RefusedMessage",
     "Request",
@@ -101,6 +103,7 @@ __all__ = [
     "Token",
     "Twin",
     "TwinHalf",
+    "VersionStatement",
     "Wave",
     "inference",
     "metadata",
