@@ -102,6 +102,9 @@ def test_from_publication_to_a_running_model_and_on_a_stick(
         return [(each["release"], each["state"]) for each in updates] == [(2, "committed")]
 
     wait_until(committed, "and has proved itself", 60)
+    told = edge_agent("update", "status", "--config", str(device.config)).stdout
+    assert "models/autoencoder/2.tar: " in told
+    assert ", 0 saved" not in told, "it came as what is different from the first"
     assert device.stop() == 0
     publish(server, tmp_path, 3)
     stick = tmp_path / "stick.tar"

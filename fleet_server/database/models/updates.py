@@ -1,6 +1,6 @@
 """What may run where, and the moves of the fleet that bring it there, with who asked and who agreed."""
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Text, UniqueConstraint, text
 from sqlmodel import Field
 
 from fleet_server.database.models.base import Model, integer, of_device
@@ -44,7 +44,7 @@ class Assignment(Model, table=True):
     mode: str = Field(primary_key=True, default="act", max_length=16)
     artifact: str = Field(max_length=64)
     assigned_ms: int = integer()
-    delivery: str = Field(default="", max_length=512, sa_column_kwargs={"server_default": ""})
+    delivery: str = Field(default="", max_length=512, sa_column_kwargs={"server_default": text("''")})
 
 
 class Directive(Model, table=True):
