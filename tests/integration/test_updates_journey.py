@@ -115,6 +115,7 @@ def test_from_publication_to_a_running_model_and_on_a_stick(
     )
 
 
+@pytest.mark.timeout(300)
 def test_a_model_in_shadow_beside_the_one_that_acts(
     server: ServerProcess, device: EnrolledAgent, tmp_path: Path
 ) -> None:
@@ -132,8 +133,9 @@ def test_a_model_in_shadow_beside_the_one_that_acts(
         }
 
     def answers(*, shadow: bool) -> list[Any]:
-        asked = f"/v1/devices/{DEVICE}/inferences?limit=10000&shadow={str(shadow).lower()}"
-        items: list[Any] = server.get(asked)["items"]
+        items: list[Any] = server.get(
+            f"/v1/devices/{DEVICE}/inferences", limit=10000, shadow=str(shadow).lower()
+        )["items"]
         return items
 
     def rules() -> list[Any]:

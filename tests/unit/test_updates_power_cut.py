@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,15 @@ from tests.support.authority import TestAuthority
 from tests.support.drafts import HandClock
 from tests.support.power import Disk, PowerCut
 from tests.support.update_server import UpdateServer
-from tests.support.updating import Yard, accepted, model_artifact, model_folder, policy_artifact, refused
+from tests.support.updating import (
+    Yard,
+    accepted,
+    in_shadow,
+    model_artifact,
+    model_folder,
+    policy_artifact,
+    refused,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -266,6 +274,27 @@ def test_cut_at_every_act_of_an_update_that_fails(
         (entry,) = bench.executor.journal.entries
         assert entry.state is (UpdateState.FAILED if fault == "bad" else UpdateState.ROLLED_BACK)
         assert releases(mine.life(NEWER)) == 3, "a higher release is taken"
+
+
+def test_cut_at_every_act_of_a_shadow(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What acts is never touched, and the shadow gets there; ended by a look that is cut, it ends later."""
+    shadow = replace(NEW, target=in_shadow(NEW.target))
+    for number, (at, lucky) in enumerate(each_cut(device, monkeypatch, shadow)):
+        mine = fresh(device, number)
+        assert cut(mine, monkeypatch, at, shadow)
+        mine.disk.keep() if lucky else mine.disk.lose()
+        assert releases(mine.start()) == FITTED, f"after a cut at {at}"
+        bench = mine.life(shadow)
+        assert releases(bench) == FITTED
+        assert bench.shadows.running == {"autoencoder": NEW.target.sha256}
+    with mine.disk.watched(monkeypatch, 2), pytest.raises(PowerCut):
+        bench.executor.settle([])
+    mine.disk.lose()
+    bench = mine.life()
+    bench.executor.settle([])
+    asyncio.run(bench.executor.advance(bench))
+    assert not bench.shadows.running
+    assert not bench.executor.installed.slots
 
 
 def test_cut_again_and_again_at_the_same_act(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
