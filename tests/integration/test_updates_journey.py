@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from edge_agent.shadows import NICENESS
 from fleet_protocol import manifest as mf
+from tests.integration.test_agent_shadow import nicer
 from tests.integration.test_agent_updates import calm, edge_agent, wolf
 from tests.support.agents import EnrolledAgent
 from tests.support.fleet_server import ServerProcess, agreed, fleet
@@ -156,7 +155,7 @@ def test_a_model_in_shadow_beside_the_one_that_acts(
     assert not rules(), "what the shadow sees raises nothing"
 
     assert device.process
-    (worker,) = [each for each in psutil.Process(device.process.pid).children() if each.nice() == NICENESS]
+    (worker,) = nicer(device.process.pid)
     worker.send_signal(signal.SIGKILL)
     go_on(shadow=False)
     go_on(shadow=True)
