@@ -123,8 +123,8 @@ class Inference(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One answer of a model: what it says, how sure it is, and what it cost in microseconds.
 
     ``request`` names the escalation that an uncertain answer went out with. The answer that came
-    back names it too and ``supersedes`` the first; its model is the central one. An answer in
-    ``shadow`` is a model's that runs beside the one that acts: telemetry, never the device's answer.
+    back names it too and ``supersedes`` the first; its model is the central one. One in ``shadow``
+    is of a model beside the one that acts: never the device's answer.
     """
 
     offset_ms: OffsetMs

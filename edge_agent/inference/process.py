@@ -75,7 +75,7 @@ class Worker:
     """
 
     def __init__(self, niceness: int = 0) -> None:
-        """Start the process; it is not waited for. ``niceness`` is that of all its lives."""
+        """Start the process; it is not waited for. ``niceness`` of all its lives is on top of our own."""
         self._niceness: Final = niceness
         self._lock: Final = threading.Lock()
         self._placed: dict[int, Placed] = {}
@@ -254,7 +254,8 @@ def _start(niceness: int) -> _Child:
         theirs.close()
     pidfd = os.pidfd_open(process.pid)
     if niceness:
-        os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, process.pid, own + niceness)
     watch = select.epoll()
     # By edge: each answer is told once, and the eventfd need not be read, which saves a system call.
     watch.register(reply, select.EPOLLIN | select.EPOLLET)

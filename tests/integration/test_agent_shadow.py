@@ -84,7 +84,13 @@ def becomes(consumer: Consumer, device: str, state: str) -> UpdateReport:
 
 def shadow_workers(agent: AgentProcess) -> list[psutil.Process]:
     assert agent.process
-    return [each for each in psutil.Process(agent.process.pid).children() if each.nice() == NICENESS]
+    return nicer(agent.process.pid)
+
+
+def nicer(pid: int) -> list[psutil.Process]:
+    """The children that yield to their parent: workers of models in shadow."""
+    parent = psutil.Process(pid)
+    return [each for each in parent.children() if each.nice() == min(19, parent.nice() + NICENESS)]
 
 
 def grows(consumer: Consumer, device: str, *, shadow: bool) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from edge_agent.shadows import NICENESS
 from fleet_protocol import manifest as mf
+from tests.integration.test_agent_shadow import nicer
 from tests.integration.test_agent_updates import calm, edge_agent, wolf
 from tests.support.agents import EnrolledAgent
 from tests.support.fleet_server import ServerProcess, agreed, fleet
@@ -118,6 +117,7 @@ def test_from_publication_to_a_running_model_and_on_a_stick(
     )
 
 
+@pytest.mark.timeout(300)
 def test_a_model_in_shadow_beside_the_one_that_acts(
     server: ServerProcess, device: EnrolledAgent, tmp_path: Path
 ) -> None:
@@ -135,8 +135,9 @@ def test_a_model_in_shadow_beside_the_one_that_acts(
         }
 
     def answers(*, shadow: bool) -> list[Any]:
-        asked = f"/v1/devices/{DEVICE}/inferences?limit=10000&shadow={str(shadow).lower()}"
-        items: list[Any] = server.get(asked)["items"]
+        items: list[Any] = server.get(
+            f"/v1/devices/{DEVICE}/inferences", limit=10000, shadow=str(shadow).lower()
+        )["items"]
         return items
 
     def rules() -> list[Any]:
@@ -157,7 +158,7 @@ def test_a_model_in_shadow_beside_the_one_that_acts(
     assert not rules(), "what the shadow sees raises nothing"
 
     assert device.process
-    (worker,) = [each for each in psutil.Process(device.process.pid).children() if each.nice() == NICENESS]
+    (worker,) = nicer(device.process.pid)
     worker.send_signal(signal.SIGKILL)
     go_on(shadow=False)
     go_on(shadow=True)

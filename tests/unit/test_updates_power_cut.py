@@ -6,9 +6,10 @@ Every act is cut in tests/unit/test_updates_cut_everywhere.py.
 """
 
 import asyncio
+import itertools
 import os
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from fleet_protocol.update_states import UpdateState
 from fleet_signing.artifacts import Artifact
 from tests.support.drafts import HandClock
 from tests.support.power import Disk, PowerCut
-from tests.support.updating import model_artifact, model_folder, policy_artifact
+from tests.support.updating import in_shadow, model_artifact, model_folder, policy_artifact
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -207,6 +208,29 @@ def test_an_update_without_a_cut(device: Device) -> None:
     kept = {path.name for path in (device.root / "updates" / "artifacts").iterdir()}
     assert kept == {each.target.sha256 for each in (NEW, NEWER, POLICY)}, "and the one before is retained"
     assert not list((device.root / "updates" / "downloads").iterdir()) or kept
+
+
+def test_cut_at_every_act_of_a_shadow(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What acts is never touched, and the shadow gets there; ended by a look that is cut, it ends later."""
+    shadow = replace(NEW, target=in_shadow(NEW.target))
+    total = acts(fresh(device, -1), monkeypatch, shadow)
+    assert total > 40, "there is something to cut"
+    for number, (at, lucky) in enumerate(itertools.product(range(total), (False, True))):
+        mine = fresh(device, number)
+        assert cut(mine, monkeypatch, at, shadow)
+        mine.disk.keep() if lucky else mine.disk.lose()
+        assert releases(mine.start()) == FITTED, f"after a cut at {at}"
+        bench = mine.life(shadow)
+        assert releases(bench) == FITTED
+        assert bench.shadows.running == {"autoencoder": NEW.target.sha256}
+    with mine.disk.watched(monkeypatch, 2), pytest.raises(PowerCut):
+        bench.executor.settle([])
+    mine.disk.lose()
+    bench = mine.life()
+    bench.executor.settle([])
+    asyncio.run(bench.executor.advance(bench))
+    assert not bench.shadows.running
+    assert not bench.executor.installed.slots
 
 
 def test_cut_again_and_again_at_the_same_act(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
