@@ -28,7 +28,7 @@ from edge_agent.service.limits import LimitWatch
 from edge_agent.service.log_tail import LogTail
 from edge_agent.service.on_site import OnSite, Parts
 from edge_agent.service.reporter import Reporter
-from edge_agent.slots.installer import AgentInstaller, Launched
+from edge_agent.slots.installer import AgentInstaller, Launched, NotLaunched
 from edge_agent.slots.room import Room
 from edge_agent.slots.signs import Signs
 from edge_agent.supervisor import Supervisor
@@ -38,6 +38,7 @@ from edge_agent.telemetry.sender import Limits, Sender
 from edge_agent.telemetry.store import Store
 from edge_agent.updates import records
 from edge_agent.updates.executor import Executor, Terms
+from edge_agent.updates.installers import Installer
 from edge_agent.updates.osimage.choice import updater_of
 from edge_agent.updates.osimage.installer import OsInstaller
 from edge_agent.updates.records import Installed
@@ -81,7 +82,6 @@ class Agent:
         self._sender = Sender(self.store, clock, self.health, limits)
         self._artifacts = Artifacts(folder_of(config))
         self._executor: Executor | None = None
-        self._systems: OsInstaller | None = None
         self._desk = Desk(clock, self.health)
         self._models = Models(
             config.models,
@@ -116,35 +116,21 @@ class Agent:
         finally:
             await self._keeper.save()
             self._models.close()
-            if self._systems is not None:
-                await self._systems.close()
 
     def _open_updates(self) -> None:
         """Read what is installed; only once nobody else can write it."""
         config = self._config
         if self.updates is not None:
             self._executor = open_executor(config, self._artifacts, self._clock)
-            self._install_systems(self._executor, config)
+            self._executor.installers = self._installers()
             self.updates.take(self._executor)
-
-    def _install_systems(self, executor: Executor, config: Config) -> None:
-        """Take images of the operating system, where the board has a tool for them."""
-        updater = updater_of(config, self.allowance.profile)
-        if updater is None or config.updates is None:
-            return
-
-        def raised() -> set[str]:
-            return {report.code for report in self.health.reports()}
-
-        self._systems = OsInstaller(
-            folder_of(config), self._artifacts, updater, config.os, self._clock,
-            probation_s=config.updates.probation_s, raised=raised,
-        )  # fmt: skip
-        executor.installers = {**executor.installers, Kind.OS: self._systems}
 
     def _install_agents(self, signs: Signs) -> None:
         """Take updates of this very software, where a launcher is there to start them."""
-        if self._executor is None or self._launched is None:
+        if self._executor is None:
+            return
+        if self._launched is None:
+            self._executor.installers = {**self._executor.installers, Kind.AGENT: NotLaunched()}
             return
         room = Room(self._config.data, self._launched.fitted)
         installer = AgentInstaller(room, self._artifacts, self._launched, signs, self._leave)
@@ -156,6 +142,23 @@ class Agent:
         self.wants_restart = True
         if self._running is not None:
             self._running.cancel()
+
+    def _installers(self) -> dict[Kind, Installer]:
+        """What carries on the updates that no model runs, as far as this board has it."""
+        config, settings = self._config, self._config.updates
+        updater = updater_of(config, self.allowance.profile)
+        if updater is None or settings is None:
+            return {}
+
+        def raised() -> set[str]:
+            return {report.code for report in self.health.reports()}
+
+        return {
+            Kind.OS: OsInstaller(
+                folder_of(config), self._artifacts, updater, config.os, self._clock,
+                probation_s=settings.probation_s, raised=raised,
+            )
+        }  # fmt: skip
 
     def _installed(self) -> Installed:
         if self._executor is not None:

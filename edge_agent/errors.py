@@ -27,8 +27,8 @@
     │   ├── UpdateRefused    it must not be accepted; says the class of attack or accident
     │   ├── UpdateUnreachable  the update server did not answer, or a bundle cannot be read
     │   ├── UpdateUnfit      it does not fit what else is installed or configured here
-    │   ├── UpdaterRefused   the board's own updater says no
     │   ├── UpdateFailed     it was tried, and does not work here
+    │   ├── UpdaterRefused   the board's own updater says no
     │   └── UpdateBroken     the device's own record of updates cannot be read or written
     ├── EnrollmentError      the device was not given an identity
     │   ├── EnrollmentRefused      the server said no, and why
@@ -199,14 +199,16 @@ class UpdateUnfit(UpdateError):
     code = "update.failed"
 
 
-class UpdaterRefused(UpdateError):
-    """The board's own updater says no to an image; the message holds its words."""
+class UpdateFailed(UpdateError):
+    """It was tried here and does not work; it is remembered."""
 
     code = "update.failed"
 
 
-class UpdateFailed(UpdateError):
-    """It was tried here and does not work; it is remembered."""
+class UpdaterRefused(UpdateError):
+    """The board's own updater says no to an image; the message holds its words."""
+
+    code = "update.failed"
 
 
 class UpdateBroken(UpdateError):

@@ -84,8 +84,8 @@ class Requirements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     ``profiles``: names of firmware profiles. ``machines``: as ``uname -m`` says. ``runtimes``: one
     of them must be there. ``model``: the model whose answers a policy reads. ``python``: the version
-    that software of the agent is for, as ``3.11``. ``image``: the tool that takes an operating system,
-    and with it the image's format.
+    that software of the agent is for, as ``3.11``. ``image``: the tool that takes an operating system, and
+    with it the image's format.
     """
 
     profiles: tuple[Name, ...] = ()

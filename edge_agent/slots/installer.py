@@ -39,6 +39,18 @@ class Launched:
     fitted: Path
 
 
+class NotLaunched:
+    """Stands in where no launcher could start a new version: it waits for one, and says so."""
+
+    async def step(self, entry: Entry) -> Step:
+        """See :class:`~edge_agent.updates.installers.Installer`."""
+        detail = _("waits for an agent that was started with 'edge-agent launch'")
+        return Step(None, detail, lived=entry.attempts > 1)
+
+    async def close(self) -> None:
+        """Nothing is under way."""
+
+
 class AgentInstaller:
     """Updates of the software of which this process is one version.
 
@@ -72,6 +84,9 @@ class AgentInstaller:
         except UpdateError as error:
             # The record cannot be read or written now; what runs goes on, and the launcher minds the time.
             return Step(None, str(error))
+
+    async def close(self) -> None:
+        """Nothing is left under way: what it waits for in ``step`` ends with that."""
 
     def account(self, executor: Executor) -> None:
         """Write down what was installed and does not run any more: the launcher gave it up."""

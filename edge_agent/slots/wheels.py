@@ -22,6 +22,9 @@ MAX_FILES: Final = 20_000
 _CHUNK: Final = 1 << 20
 _DATA: Final = ".data"
 _PACKAGES: Final = frozenset({"purelib", "platlib"})
+_AT_START: Final = frozenset({"sitecustomize", "usercustomize"})
+"""What Python runs at every start, like what stands in a ``.pth``, before anything has looked at it."""
+
 _LEFT_OUT: Final = frozenset({"scripts", "headers", "data"})
 
 
@@ -75,20 +78,24 @@ def _places(content: zipfile.ZipFile, wheel: str) -> Iterator[tuple[zipfile.ZipI
         path = PurePosixPath(entry.filename)
         if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or not path.parts:
             raise _malformed(wheel, _("{name!r} lies outside of it").format(name=entry.filename[:100]))
-        if path.suffix == ".pth" and len(path.parts) == 1:
-            # Python runs what stands in one at every start, before anything has looked at it.
-            raise _malformed(wheel, _("{name!r} would run at every start").format(name=entry.filename[:100]))
-        if entry.is_dir():
+        place = _among_packages(path, wheel)
+        if entry.is_dir() or place is None:
             continue
-        if path.parts[0].endswith(_DATA):
-            if len(path.parts) > 2 and path.parts[1] in _PACKAGES:  # noqa: PLR2004 - NAME.data, scheme, file
-                yield entry, PurePosixPath(*path.parts[2:])
-            elif path.parts[1:2] and path.parts[1] in _LEFT_OUT:
-                continue
-            else:
-                raise _malformed(wheel, _("{name!r} has no place").format(name=entry.filename[:100]))
-        else:
-            yield entry, path
+        if len(place.parts) == 1 and (place.suffix == ".pth" or place.stem in _AT_START):
+            raise _malformed(wheel, _("{name!r} would run at every start").format(name=entry.filename[:100]))
+        yield entry, place
+
+
+def _among_packages(path: PurePosixPath, wheel: str) -> PurePosixPath | None:
+    """Where ``path`` of a wheel goes among the packages; None where it is left out."""
+    first, *rest = path.parts
+    if not first.endswith(_DATA):
+        return path
+    if len(rest) > 1 and rest[0] in _PACKAGES:
+        return PurePosixPath(*rest[1:])
+    if rest and rest[0] not in _LEFT_OUT | _PACKAGES:
+        raise _malformed(wheel, _("{name!r} has no place").format(name=str(path)[:100]))
+    return None
 
 
 def _malformed(wheel: str, reason: str) -> UpdateRefused:

@@ -17,19 +17,15 @@ from firmware_profiles import compatibility, schema
 from fleet_protocol.targets import Description, Kind, Target
 from fleet_protocol.texts import _
 
-RESERVE: Final = 64 * MIB
-"""Bytes that an image leaves free: what the agent stores beside it must not come to nothing."""
-
-_INSTALLED: Final = frozenset({Kind.MODEL, Kind.POLICY, Kind.AGENT, Kind.OS})
-
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The version of Python here, as a build of the agent names the one that it is for."""
+
+RESERVE: Final = 64 * MIB
+"""Bytes that an image leaves free: what the agent stores beside it must not come to nothing."""
 
 
 def problems(description: Description, profile: str) -> list[str]:
     """Why an artifact so described must not run on this board; empty where it may."""
-    if description.kind not in _INSTALLED:
-        return [_("this agent cannot install an artifact of the kind {kind}").format(kind=description.kind)]
     requires = description.requires
     known = profile if profile in schema.names() else schema.GENERIC
     found = compatibility.problems(requires, schema.load(known))

@@ -16,6 +16,7 @@ import msgspec
 from edge_agent.clock import Clock, boot_id
 from edge_agent.config import Config, load
 from edge_agent.errors import FolderInUse, UpdateError
+from edge_agent.slots import status as slots
 from edge_agent.updates import records
 from edge_agent.updates.records import Entry, Installed, Journal
 from fleet_protocol.messages import UpdateReport
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _status(config: Config) -> int:
     journal, installed = _records(config)
+    for line in slots.lines(config.data, installed):
+        _say(line)
     for slot in installed.slots:
         if slot.current:
             _say(

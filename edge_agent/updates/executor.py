@@ -42,7 +42,7 @@ has taken back what failed."""
 _S = UpdateState
 _SWITCHING: Final = frozenset({_S.ACTIVATING, _S.PROBATION, _S.ROLLING_BACK})
 _RUN: Final = frozenset({Kind.MODEL, Kind.POLICY})
-"""Kinds that the runner runs from where they are stored; others are gone from there once they are in."""
+"""Kinds that the runner runs from where they are stored."""
 
 _STORING: Final = frozenset({_S.VERIFIED, _S.STAGED})
 _RESTING: Final = frozenset({_S.IDLE, _S.DOWNLOADING})
@@ -222,7 +222,7 @@ class Executor:
             target.sha256
             for slot in self.installed.slots
             for target in (slot.current, slot.previous)
-            if target is not None and target.description.kind in _RUN
+            if target is not None and target.description.kind is not Kind.OS
         }
         wanted |= {
             entry.target.sha256

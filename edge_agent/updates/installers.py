@@ -29,3 +29,6 @@ class Installer(Protocol):
 
     async def step(self, entry: Entry) -> Step:
         """Go on with the act of the entry's state; returns soon, also where the act takes hours."""
+
+    async def close(self) -> None:
+        """End what is under way; it is begun again with the next agent."""

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from fleet_protocol.policy import Policy
 
 POLICY: Final = "policy.toml"
-IMAGE: Final = "image"
 BUILD: Final = "agent.tar"
-DRAFT: Final = ".draft-"
-
+IMAGE: Final = "image"
 _WHOLE: Final = {Kind.AGENT: BUILD, Kind.OS: IMAGE}
-"""Kinds that are kept as the one file that came, and its name."""
+"""What is kept as the one file that it came as."""
+
+DRAFT: Final = ".draft-"
 
 
 class Store:
@@ -45,13 +45,13 @@ class Store:
         """The file of a policy."""
         return self._artifacts / sha256 / POLICY
 
-    def image(self, sha256: str) -> Path:
-        """The file of an operating system's image."""
-        return self._artifacts / sha256 / IMAGE
-
     def build(self, sha256: str) -> Path:
         """The file of a build of the agent's software, of which its slot is made."""
         return self._artifacts / sha256 / BUILD
+
+    def image(self, sha256: str) -> Path:
+        """The file of an operating system's image."""
+        return self._artifacts / sha256 / IMAGE
 
     def has(self, sha256: str) -> bool:
         """Whether it is here."""
@@ -112,7 +112,7 @@ class Store:
             return
         if target.description.kind in _WHOLE:
             draft.mkdir()
-            # A second name, not a second copy; sweeping takes the first away.
+            # A second name, not a second copy.
             (draft / _WHOLE[target.description.kind]).hardlink_to(source)
             return
         if target.description.kind is not Kind.POLICY:

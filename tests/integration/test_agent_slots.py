@@ -1,6 +1,8 @@
 """Real agents replace their own software: built from wheels without a network, tried, switched to by the
 launcher, killed at every step, and left again where it does not come up. No reading is lost."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from use_cases.water_network.demo.agent_builds import BROKEN
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 StartAgent = Callable[..., AgentProcess]
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,9 @@ def nothing_lost(launcher: LauncherProcess, consumer: Consumer, device: str) -> 
     launcher.agent.start()
     launcher.agent.delivered()
     launcher.agent.kill()
-    for values in readings(consumer, device):
+    starts = readings(consumer, device)
+    assert len(starts) >= 3, "the version before, the new one, and the one that sent the rest"
+    for values in starts:
         assert sorted(values) == [float(n) for n in range(len(values))]
 
 
@@ -123,3 +127,38 @@ def test_an_agent_replaces_its_own_software_and_leaves_what_does_not_start(
     kept = {path.name for path in launcher.slots.iterdir() if path.is_dir()}
     assert kept == {good.target.sha256}
     nothing_lost(launcher, consumer, device)
+    assert "0.1.1, release 1, in slot" in status(launcher)
+    assert "was given up: started 3 times" in status(launcher)
+
+
+def status(launcher: LauncherProcess) -> str:
+    command = [sys.executable, "-m", "edge_agent", "update", "status", "--config", str(launcher.agent.config)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_killed_in_every_state_the_switch_comes_to_its_end(
+    yard: Yard, launcher: LauncherProcess, consumer: Consumer, good: Artifact
+) -> None:
+    """The agent and the launcher in turn; a launcher that is killed takes its agent with it."""
+    launcher.start()
+    runs(consumer, yard.device, "0.1.0")
+    yard.order(good)
+    killed: list[str] = []
+
+    def in_new_state() -> bool:
+        return launcher.state not in {"", "committed", *killed}
+
+    while launcher.state != "committed":
+        wait_until(lambda: in_new_state() or launcher.state == "committed", "it goes on", PATIENCE_S)
+        if not in_new_state():
+            break
+        killed.append(launcher.state)
+        if len(killed) % 2:
+            launcher.kill_agent()
+        else:
+            launcher.kill()
+            launcher.start()
+    assert {"testing", "activating"} <= set(killed)
+    runs(consumer, yard.device, "0.1.1")
+    assert (launcher.record.current, launcher.record.trying) == (good.target.sha256, False)
+    nothing_lost(launcher, consumer, yard.device)

@@ -1,4 +1,4 @@
-"""Which software the launcher starts, what an end means to it, and that nothing keeps it from starting one."""
+"""Which software the launcher starts, what an end means, and that nothing keeps it from starting one."""
 
 import os
 import signal

@@ -51,7 +51,7 @@ POLL_S: Final = 5.0
 
 
 class OsInstaller:
-    """See :class:`edge_agent.updates.installers.Installer`; to be closed at the agent's end."""
+    """See :class:`edge_agent.updates.installers.Installer`."""
 
     def __init__(
         self,
