@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Final
 
-SUBJECTS: Final = ("inference", "ingest", "footprint", "director", "escalation", "access", "audit")
+SUBJECTS: Final = ("inference", "ingest", "footprint", "director", "escalation", "access", "audit", "lists")
 
 # Before NumPy comes in anywhere: the agent's worker holds it to one thread too.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -47,6 +47,7 @@ def accept(
     for role, metadata in fresh.items():
         _require_alive(role, metadata, at)
         _require_content(role, metadata.signed, known.get(role), require_bytes)
+    _require_apart(roles)
     return Bundle(image_roots, director_roots, roles)
 
 
@@ -163,6 +164,19 @@ def _require_content(
             )
         if former is None:
             require_bytes(target)
+
+
+def _require_apart(roles: Mapping[str, Metadata[Targets]]) -> None:
+    """See to it that no release of a name is another artifact in another role: policies have two."""
+    seen: dict[tuple[str, str, int], str] = {}
+    for target in (each for role in ROLES for each in targets_in(roles[role].signed)):
+        release = (*target.key, target.description.release)
+        if seen.setdefault(release, target.path) != target.path:
+            raise StaleError(
+                _("{path} has the name and the release of {other}; raise its release").format(
+                    path=target.path, other=seen[release]
+                )
+            )
 
 
 def _require_delegations(signed: Targets) -> None:

@@ -8,14 +8,14 @@ other keys of a server, or without a key that was lost or stolen.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 from tuf.api.metadata import Metadata, Role, Root, Snapshot, Targets, Timestamp
 
 from fleet_protocol.manifest import Digest
@@ -63,8 +63,8 @@ class OnlineKeys:
 class OfflineKeys:
     """The keys that never touch a server: ``roles`` maps ``targets``, ``models``, … to all of its keys."""
 
-    root: tuple[CryptoSigner, ...]
-    roles: Mapping[str, tuple[CryptoSigner, ...]]
+    root: tuple[Signer, ...]
+    roles: Mapping[str, tuple[Signer, ...]]
 
     @classmethod
     def generate(cls) -> "OfflineKeys":
@@ -72,11 +72,16 @@ class OfflineKeys:
         return cls.named({name: generate() for name in KEY_NAMES})
 
     @classmethod
-    def named(cls, signers: Mapping[str, CryptoSigner]) -> "OfflineKeys":
+    def named(cls, signers: Mapping[str, Signer]) -> "OfflineKeys":
         """All of them by their names, as :data:`.roles.KEY_NAMES` has them."""
         roles = {role: tuple(signers[name] for name in holders.keys) for role, holders in HOLDERS.items()}
         root = roles.pop(Root.type)
         return cls(root, MappingProxyType(roles))
+
+    @property
+    def by_role(self) -> Mapping[str, tuple[Signer, ...]]:
+        """The keys of every role, the root's too."""
+        return {Root.type: self.root, **self.roles}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class _Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     roles: dict[str, dict[str, Any]]
     image_roots: tuple[dict[str, Any], ...] = ()
     director_roots: tuple[dict[str, Any], ...] = ()
+    before: "_Bundle | None" = None
 
 
 class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,14 +127,41 @@ def hold(offline: OfflineKeys, online: OnlinePublic, at: datetime, before: Bundl
     """
     if before is not None:
         _require_own(before, offline)
+    public = {role: [signer.public_key for signer in signers] for role, signers in offline.by_role.items()}
+    drawn = draw_up(public, online, at, before, ROLES)
+    return Bundle(
+        image_roots=(*drawn.image_roots[:-1], seal(drawn.image_roots[-1].signed, offline.root)),
+        director_roots=(*drawn.director_roots[:-1], seal(drawn.director_roots[-1].signed, offline.root)),
+        roles={role: seal(each.signed, offline.roles[role]) for role, each in drawn.roles.items()},
+    )
+
+
+def draw_up(
+    public: Mapping[str, Sequence[Key]],
+    online: OnlinePublic,
+    at: datetime,
+    before: Bundle | None,
+    renewed: Collection[str],
+) -> Bundle:
+    """What a ceremony is to sign, unsigned: everything that is ``public`` of each role, on top of ``before``.
+
+    Of the delegated roles only the ``renewed`` ones are in it; all of them where nothing was before.
+    """
+    for role, keys in public.items():
+        if len({key.keyid for key in keys}) < len(keys):
+            raise MetadataError(
+                _("two keys of {role} are one and the same; each holder makes a key of their own").format(
+                    role=role
+                )
+            )
     image_roots = before.image_roots if before else ()
     director_roots = before.director_roots if before else ()
-    image_root = _root(offline, online.image, (), image_roots, at)
-    director_root = _root(offline, online.director, (Targets.type,), director_roots, at)
+    image_root = _root(public, online.image, (), image_roots, at)
+    director_root = _root(public, online.director, (Targets.type,), director_roots, at)
     return Bundle(
-        image_roots=(*image_roots, seal(image_root, offline.root)),
-        director_roots=(*director_roots, seal(director_root, offline.root)),
-        roles=_roles(offline, at, before),
+        image_roots=(*image_roots, Metadata(image_root)),
+        director_roots=(*director_roots, Metadata(director_root)),
+        roles=_roles(public, at, before, renewed),
     )
 
 
@@ -169,9 +202,14 @@ def fingerprint(online: OnlinePublic) -> str:
     return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
 
 
-def encode_bundle(bundle: Bundle) -> bytes:
-    """``bundle`` as a file, to be carried to the server."""
-    return _json(_document(bundle))
+def online_key(key: Key) -> SSlibKey:
+    """A server's own key, out of a root that names it; raises :class:`.KeyFileError` where it is none."""
+    return public_key(str(key.to_dict()["keyval"]["public"]))
+
+
+def encode_bundle(bundle: Bundle, before: Bundle | None = None) -> bytes:
+    """``bundle`` as a file, to be carried to the server; with what was ``before``, to who signs it too."""
+    return _json(_document(bundle, before))
 
 
 def decode_bundle(content: bytes) -> Bundle:
@@ -180,6 +218,11 @@ def decode_bundle(content: bytes) -> Bundle:
     Raises:
         MetadataError: it is none.
     """
+    return decode_both(content)[0]
+
+
+def decode_both(content: bytes) -> tuple[Bundle, Bundle | None]:
+    """The bundle in a file, and what was before it where it says so; raises as :func:`decode_bundle`."""
     try:
         document = msgspec.json.decode(content, type=_Bundle)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -188,12 +231,13 @@ def decode_bundle(content: bytes) -> Bundle:
                 reason=error
             )
         ) from None
-    return _bundle(document)
+    return _bundle(document), _bundle(document.before) if document.before else None
 
 
-def _document(bundle: Bundle) -> _Bundle:
+def _document(bundle: Bundle, before: Bundle | None = None) -> _Bundle:
     return _Bundle(
         format=1,
+        before=_document(before) if before else None,
         image_roots=tuple(root.to_dict() for root in bundle.image_roots),
         director_roots=tuple(root.to_dict() for root in bundle.director_roots),
         roles={role: metadata.to_dict() for role, metadata in bundle.roles.items()},
@@ -209,12 +253,16 @@ def _bundle(document: _Bundle) -> Bundle:
 
 
 def _root(
-    offline: OfflineKeys, online: Key, also: Sequence[str], before: Sequence[Metadata[Root]], at: datetime
+    public: Mapping[str, Sequence[Key]],
+    online: Key,
+    also: Sequence[str],
+    before: Sequence[Metadata[Root]],
+    at: datetime,
 ) -> Root:
     """The root after those ``before``; ``online`` signs snapshot, timestamp and the roles in ``also``."""
-    holders: dict[str, list[Key]] = {
-        Root.type: [signer.public_key for signer in offline.root],
-        Targets.type: [signer.public_key for signer in offline.roles[Targets.type]],
+    holders: dict[str, Sequence[Key]] = {
+        Root.type: public[Root.type],
+        Targets.type: public[Targets.type],
         **{role: [online] for role in (Snapshot.type, Timestamp.type, *also)},
     }
     keys = {key.keyid: key for holder in holders.values() for key in holder}
@@ -246,17 +294,18 @@ def _require_own(before: Bundle, offline: OfflineKeys) -> None:
         verify(top.signed, role, before.roles[role])
 
 
-def _roles(offline: OfflineKeys, at: datetime, before: Bundle | None) -> dict[str, Metadata[Targets]]:
-    """The top-level targets and each delegated role, in the version after ``before``."""
-    keys = {role: [signer.public_key for signer in offline.roles[role]] for role in ROLES}
+def _roles(
+    public: Mapping[str, Sequence[Key]], at: datetime, before: Bundle | None, renewed: Collection[str]
+) -> dict[str, Metadata[Targets]]:
+    """The top-level targets and each delegated role that is due, in the version after ``before``."""
     version = before.roles[Targets.type].signed.version + 1 if before else 1
-    signed = {Targets.type: seal(image.delegating(keys, version, at), offline.roles[Targets.type])}
+    drawn = {Targets.type: image.delegating({role: public[role] for role in ROLES}, version, at)}
     for role in ROLES:
-        signers = offline.roles[role]
-        signed[role] = (
-            image.renew(before.roles[role], signers, at) if before else seal(image.no_artifacts(at), signers)
-        )
-    return signed
+        if before is None:
+            drawn[role] = image.no_artifacts(at)
+        elif role in renewed:
+            drawn[role] = image.renewed(before.roles[role].signed, at)
+    return {role: Metadata(signed) for role, signed in drawn.items()}
 
 
 def _decode(content: dict[str, Any], kind: type[T]) -> Metadata[T]:

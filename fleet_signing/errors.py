@@ -4,6 +4,7 @@
 
     SigningError
     ├── KeyFileError     a key file that cannot be read, opened or written
+    ├── ModuleKeyError   a key in a security module that cannot be used
     ├── MetadataError    metadata that does not parse, or is not signed by enough of the right keys
     ├── ArtifactError    a model or policy that cannot be published as it is
     ├── ReleaseError     a release that would not grow
@@ -17,6 +18,10 @@ class SigningError(Exception):
 
 class KeyFileError(SigningError):
     """A key file that cannot be read, opened with this passphrase, or written."""
+
+
+class ModuleKeyError(SigningError):
+    """A key in a security module that is missing, or does not answer as it should."""
 
 
 class MetadataError(SigningError):

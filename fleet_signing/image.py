@@ -20,10 +20,11 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from fleet_protocol.targets import ROLES, Kind, Target
+from fleet_protocol.targets import ROLES, Kind, Target, role_of
 from fleet_protocol.texts import _
 from fleet_signing.director import meta_file
 from fleet_signing.errors import MetadataError, ReleaseError
+from fleet_signing.lists import paths_of, require_room
 from fleet_signing.metadata import (
     OFFLINE_LIFE,
     ONLINE_LIFE,
@@ -44,7 +45,7 @@ def delegating(keys: Mapping[str, Sequence[Key]], version: int, at: datetime) ->
     """The top-level targets, which vouch for nothing and delegate each kind to the ``keys`` of its role."""
     roles = {
         role: DelegatedRole(
-            role, [key.keyid for key in keys[role]], HOLDERS[role].threshold, True, [f"{role}/*/*"]
+            role, [key.keyid for key in keys[role]], HOLDERS[role].threshold, True, paths_of(role)
         )
         for role in ROLES
     }
@@ -64,6 +65,7 @@ def add(
 
     Raises:
         ReleaseError: an artifact of this name was published under this release or a higher one.
+        MetadataError: the list would be longer than devices read.
     """
     latest = highest(role.signed, *target.key)
     if target.description.release <= latest:
@@ -72,7 +74,9 @@ def add(
                 "{name}: release {release} is not above {latest}, which is published; raise its release"
             ).format(name=target.description.name, release=target.description.release, latest=latest)
         )
-    return _next(role.signed, role.signed.targets | {target.path: target_file(target)}, signers, at)
+    added = seal(_next(role.signed, role.signed.targets | {target.path: target_file(target)}, at), signers)
+    require_room(role_of(target.description), added)
+    return added
 
 
 def holds(role: Targets, target: Target) -> bool:
@@ -95,9 +99,9 @@ def require_signed(role: Metadata[Targets], name: str, key: Key) -> None:
         )
 
 
-def renew(role: Metadata[Targets], signers: Sequence[Signer], at: datetime) -> Metadata[Targets]:
+def renewed(role: Targets, at: datetime) -> Targets:
     """``role`` in its next version, with a new expiry and the same content."""
-    return _next(role.signed, role.signed.targets, signers, at)
+    return _next(role, role.targets, at)
 
 
 def withdraw(
@@ -105,7 +109,7 @@ def withdraw(
 ) -> Metadata[Targets]:
     """``role`` in its next version, which vouches for ``target`` no more."""
     kept = {path: file for path, file in role.signed.targets.items() if path != target.path}
-    return _next(role.signed, kept, signers, at)
+    return seal(_next(role.signed, kept, at), signers)
 
 
 def highest(role: Targets, kind: Kind, name: str) -> int:
@@ -134,11 +138,8 @@ def served_path(target: Target) -> str:
     return f"{folder}/{target.sha256}.{name}"
 
 
-def _next(
-    role: Targets, targets: dict[str, TargetFile], signers: Sequence[Signer], at: datetime
-) -> Metadata[Targets]:
-    signed = Targets(role.version + 1, SPEC, at + OFFLINE_LIFE, targets, role.delegations)
-    return seal(signed, signers)
+def _next(role: Targets, targets: dict[str, TargetFile], at: datetime) -> Targets:
+    return Targets(role.version + 1, SPEC, at + OFFLINE_LIFE, targets, role.delegations)
 
 
 def _version(content: bytes) -> int:

@@ -45,7 +45,7 @@ class Thief:
         forged = image.add(decode(roles[ROLE], Targets), _mine(), [keys.generate()], now())
         self._write(ROLE, forged)
         roles[ROLE] = encode(forged)
-        online = keys.read(self._online).signer
+        online = keys.read_open(self._online)
         mine = image.snapshot(roles, snapshot.signed.version, now(), online)
         self._write("snapshot", mine)
         self._write(

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Signer
 
-from fleet_console.commands import passphrases, proposal_text
+from fleet_console.commands import draft_text, key_drafts, passphrases, proposal_text
+from fleet_console.commands.key_drafts import read_draft, read_file
 from fleet_console.commands.options import AsJson, placed, show, tell
 from fleet_console.commands.proposing import Wait, say
 from fleet_console.errors import ConsoleError, UsageError
@@ -19,7 +20,7 @@ from fleet_console.sources.http import Place
 from fleet_protocol.device_folder import DIRECTOR_ROOT, IMAGE_ROOT, section
 from fleet_protocol.targets import ROLES
 from fleet_protocol.texts import _
-from fleet_signing import acceptance, ceremony, keys
+from fleet_signing import acceptance, ceremony, drafts, keys
 from fleet_signing.ceremony import Bundle, OfflineKeys, Request
 from fleet_signing.errors import KeyFileError
 from fleet_signing.files import write_durably
@@ -29,7 +30,10 @@ from fleet_signing.roles import HOLDERS, KEY_NAMES
 
 app: Final = typer.Typer(help=_("The signing keys of updates."), no_args_is_help=True)
 
-Keys = Annotated[Path, typer.Option(metavar="DIR", help=_("Where the key files are."))]
+app.command("new", help=_("Make one key, for people who sign at several places."))(key_drafts.new)
+app.command("draft", help=_("Draw up a ceremony for people who sign at several places."))(key_drafts.draw_up)
+app.command("sign", help=_("Add the signatures of your keys to a draft."))(key_drafts.sign)
+app.command("combine", help=_("Put together what several people have signed apart."))(key_drafts.combine)
 
 
 @app.command("export", help=_("Write what a key ceremony needs to know of the server."))
@@ -75,7 +79,7 @@ def hold(
     if (request is None) != (out is None):
         raise UsageError(_("an offline ceremony takes both --request FILE and --out FILE"))
     if request is not None and out is not None:
-        asked = ceremony.decode_request(_read(request))
+        asked = ceremony.decode_request(read_file(request))
         bundle = _hold(keys_folder, asked)
         write_durably(out, ceremony.encode_bundle(bundle), 0o644)
         done = _("{out} is written. Carry it to the server: fleet key import {out}").format(out=out)
@@ -96,10 +100,13 @@ def hold(
     show(found, done, as_json=as_json)
 
 
-@app.command("import", help=_("Give the server what a key ceremony has signed."))
+@app.command("import", help=_("Give the server what people have signed."))
 @placed
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=_("What 'fleet key ceremony' wrote."))],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help=_("What 'fleet key ceremony' or 'fleet key sign' wrote.")),
+    ],
     *,
     place: Place,
     reason: Annotated[
@@ -109,12 +116,15 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """The server checks every signature before it takes anything."""
-    content = _read(file)
-    ceremony.decode_bundle(content)
+    draft = read_draft(file)
+    if lacks := drafts.lacking(draft):
+        raise ConsoleError(draft_text.who_lacks(lacks))
+    content = ceremony.encode_bundle(draft.bundle)
+    where = "roots" if draft.bundle.image_roots else "metadata"
     with place.connect() as centre:
-        answer = centre.send("POST", "/v1/updates/roots", content, reason=reason)
+        answer = centre.send("POST", f"/v1/updates/{where}", content, reason=reason)
         if "proposal" in answer.content:
-            say(centre, answer, _("The server has its roots."), wait=wait, as_json=as_json)
+            say(centre, answer, _("The server has taken it."), wait=wait, as_json=as_json)
         else:
             versions = answer.content["versions"].items()
             text = ", ".join(f"{name} {version}" for name, version in versions)
@@ -164,11 +174,11 @@ def _collect(folder: Path) -> tuple[OfflineKeys, dict[str, CryptoSigner]]:
     """All offline keys: those in ``folder``, and new ones for the rest."""
     found = {name: _key(folder / f"{name}{SUFFIX}", name) for name in KEY_NAMES}
     fresh = {name: keys.generate() for name, signer in found.items() if signer is None}
-    signers = {name: signer or fresh[name] for name, signer in found.items()}
+    signers: dict[str, Signer] = {name: signer or fresh[name] for name, signer in found.items()}
     return OfflineKeys.named(signers), fresh
 
 
-def _key(path: Path, name: str) -> CryptoSigner | None:
+def _key(path: Path, name: str) -> Signer | None:
     if not path.exists():
         return None
     held = passphrases.open_key(path)
@@ -177,14 +187,3 @@ def _key(path: Path, name: str) -> CryptoSigner | None:
             _("{path} is the key {role}, not {name}").format(path=path, role=held.role, name=name)
         )
     return held.signer
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > ceremony.MAX_BUNDLE:
-            raise ConsoleError(_("{path} is too large to be signed metadata").format(path=path))
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            _("{path} cannot be read: {reason}").format(path=path, reason=error.strerror)
-        ) from error

@@ -12,20 +12,22 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Targets
 
 from fleet_console import tables
-from fleet_console.commands import passphrases
+from fleet_console.commands import key_drafts, passphrases
 from fleet_console.commands.options import AsJson, placed, show, tell
 from fleet_console.commands.proposing import Reason, Wait, say
+from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Answer, Place, Server
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.targets import Kind, role_of
 from fleet_protocol.texts import _
-from fleet_signing import artifacts, ceremony, image, os_images
+from fleet_signing import artifacts, ceremony, image, lists, os_images
 from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import Bundle
+from fleet_signing.drafts import Draft
 from fleet_signing.files import write_durably
 from fleet_signing.keys import SUFFIX
 from fleet_signing.metadata import decode, encode, now
@@ -62,7 +64,7 @@ def publish_model(
 
 @publish_app.command("policy", help=_("Publish a policy."))
 @placed
-def publish_policy(
+def publish_policy(  # noqa: PLR0913 - the command's options
     file: Annotated[Path, typer.Argument(metavar="FILE", help=_("The policy, TOML."))],
     keys: Keys,
     *,
@@ -70,13 +72,22 @@ def publish_policy(
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help=_("The model that it is for, to check it against."))
     ] = None,
-    reason: Reason,
+    draft: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=_("Sign with your key alone, and write what others sign next.")),
+    ] = None,
+    reason: Reason = "",
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Check, upload, sign, and ask to publish. The server checks it against its model's newest release."""
     artifact = artifacts.of_policy(artifacts.read(file), _manifest(model) if model else None)
     with place.connect() as centre:
+        if draft is not None:
+            _pass_on(centre, artifact, keys, draft, as_json=as_json)
+            return
+        if not reason:
+            raise UsageError(_("a policy takes somebody's approval: say why with --reason"))
         published = _publish(centre, artifact, keys, reason)
         if published.is_proposed:
             say(centre, published.answer, published.text, wait=wait, as_json=as_json)
@@ -218,7 +229,13 @@ class _Published:
 def _publish(centre: Server, artifact: Artifact | OsImage, keys: Path, reason: str) -> _Published:
     target = artifact.target
     role = role_of(target.description)
-    signers = [passphrases.open_key(keys / f"{name}{SUFFIX}").signer for name in HOLDERS[role].keys]
+    signers = _signers(keys, role)
+    if len(signers) < HOLDERS[role].threshold:
+        raise ConsoleError(
+            _("{path} takes the signatures of {names}; sign with yours alone with --draft FILE").format(
+                path=target.path, names=_(" and ").join(HOLDERS[role].keys)
+            )
+        )
     last = keys / f"{role}.json"
     base = _base(centre, role, signers, last)
     is_new = not image.holds(base.signed, target)
@@ -231,13 +248,39 @@ def _publish(centre: Server, artifact: Artifact | OsImage, keys: Path, reason: s
         if is_new
         else _("{path} was published already, {size} bytes, SHA-256 {sha256}")
     )
+    if lists.is_long(signed.signed):
+        count = len(signed.signed.targets)
+        tell(_("{role} lists {count} artifacts; every device reads them all").format(role=role, count=count))
     published = _Published(upload, answer, text.format(**upload))
     if not published.is_proposed:
         write_durably(last, encode(signed), 0o644)
     return published
 
 
-def _base(centre: Server, role: str, signers: Sequence[CryptoSigner], last: Path) -> Metadata[Targets]:
+def _pass_on(centre: Server, artifact: Artifact, keys: Path, out: Path, *, as_json: bool) -> None:
+    """Upload, sign with the keys at hand, and write what the others have to sign."""
+    target = artifact.target
+    role = role_of(target.description)
+    signers = _signers(keys, role)
+    before = ceremony.decode_bundle(centre.read("/v1/updates/metadata"))
+    _require_own(before.roles[role], role, signers)
+    signed = image.add(before.roles[role], target, signers, now())
+    centre.upload(f"/v1/artifacts/{target.path}", _parts(artifact), len(artifact.content))
+    key_drafts.finish(Draft(Bundle((), (), {role: signed}), before), out, as_json=as_json)
+
+
+def _signers(keys: Path, role: str) -> list[Signer]:
+    """Those of the role's keys that are in the folder ``keys``; one at least.
+
+    Raises:
+        KeyFileError: there is none, or one cannot be opened.
+    """
+    paths = [keys / f"{name}{SUFFIX}" for name in HOLDERS[role].keys]
+    found = [path for path in paths if path.exists()]
+    return [passphrases.open_key(path).signer for path in found or paths[:1]]
+
+
+def _base(centre: Server, role: str, signers: Sequence[Signer], last: Path) -> Metadata[Targets]:
     """What to publish on top of: what the server has, or what was last published from here if it is newer.
 
     A server could hand out a list that somebody else has written, to have it signed: only what this
@@ -259,7 +302,7 @@ def _base(centre: Server, role: str, signers: Sequence[CryptoSigner], last: Path
     return own
 
 
-def _require_own(metadata: Metadata[Targets], role: str, signers: Sequence[CryptoSigner]) -> None:
+def _require_own(metadata: Metadata[Targets], role: str, signers: Sequence[Signer]) -> None:
     for signer in signers:
         image.require_signed(metadata, role, signer.public_key)
 

@@ -69,7 +69,7 @@ def read_audit_key(config: ServerConfig) -> CryptoSigner:
         AuditError: it cannot be read.
     """
     with _explained():
-        return keys.read(_key_file(config)).signer
+        return keys.read_open(_key_file(config))
 
 
 def public_file(config: ServerConfig) -> Path:

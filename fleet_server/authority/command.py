@@ -23,9 +23,9 @@ from fleet_server.authority.files import AuthorityState, read_state, trust_sha25
 from fleet_server.authority.founding import make_authority
 from fleet_server.authority.issuing import pem
 from fleet_server.authority.key_store import root_key_path
-from fleet_server.authority.key_uri import KeyUri, parse_uri
 from fleet_server.authority.passphrase import VARIABLE, ask
 from fleet_server.authority.report import Report, lines, name_of, report
+from fleet_server.authority.security_module import parse_uri
 from fleet_server.clock import now
 from fleet_server.config import SETTINGS_FILE, ServerConfig, load
 from fleet_server.devices.certificates import trust_of_devices
@@ -33,6 +33,7 @@ from fleet_server.errors import AuthorityError
 from fleet_server.files import make_folder, write_durably
 from fleet_server.lock import locked
 from fleet_server.shell import database, recorded
+from fleet_signing.key_uri import KeyUri
 
 _MOST_NAMED: Final = 20
 """Devices in a sentence; the whole list stands in 'rollover status'."""

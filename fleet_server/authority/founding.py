@@ -10,9 +10,9 @@ from fleet_protocol.texts import _
 from fleet_server.authority.files import AuthorityState, Issuing, make_state
 from fleet_server.authority.issuing import Issuer, make_issuing, make_root, pem
 from fleet_server.authority.key_store import NewKey, new_issuing_key, new_root_key
-from fleet_server.authority.key_uri import SCHEME, KeyUri
 from fleet_server.clock import now
 from fleet_server.errors import AuthorityError
+from fleet_signing.key_uri import SCHEME, KeyUri
 
 
 @dataclass(frozen=True, slots=True)

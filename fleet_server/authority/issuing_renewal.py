@@ -19,11 +19,11 @@ from fleet_server.authority.files import AuthorityState, Issuing, read_state, un
 from fleet_server.authority.founding import certify, fresh_key
 from fleet_server.authority.issuing import Issuer, common_name, make_issuing
 from fleet_server.authority.key_store import open_key, root_key_path
-from fleet_server.authority.key_uri import KeyUri
 from fleet_server.authority.signing_requests import requested_key
 from fleet_server.clock import now
 from fleet_server.errors import AuthorityError
 from fleet_server.files import write_durably
+from fleet_signing.key_uri import KeyUri
 
 REQUEST_FILE: Final = "request.json"
 

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleet_server.authority.issuing import key_id, public_key_id, short_id
 from fleet_server.authority.key_files import key_pem, read_key_file
-from fleet_server.authority.key_uri import SCHEME, KeyUri, parse_uri
-from fleet_server.authority.security_module import open_module_key
+from fleet_server.authority.security_module import open_module_key, parse_uri
 from fleet_server.files import write_durably
+from fleet_signing.key_uri import SCHEME, KeyUri
 
 _ROOT: Final = "root"
 _ISSUING: Final = "issuing"

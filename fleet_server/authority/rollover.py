@@ -14,8 +14,8 @@ from fleet_server.authority.files import AuthorityState, Issuing, read_state, wr
 from fleet_server.authority.founding import found, fresh_key
 from fleet_server.authority.issuing import issuer_key_id, key_id, pem
 from fleet_server.authority.key_store import root_key_path
-from fleet_server.authority.key_uri import SCHEME, KeyUri
 from fleet_server.errors import AuthorityError
+from fleet_signing.key_uri import SCHEME, KeyUri
 
 
 def is_rolling(state: AuthorityState) -> bool:

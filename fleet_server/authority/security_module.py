@@ -1,34 +1,19 @@
-"""Signing with a key that never leaves a security module, over PKCS#11.
+"""A certificate authority's key that never leaves a security module, as certificates need it."""
 
-The library is the vendor's; python-pkcs11 speaks to it, and is an extra that few servers need.
-"""
-
-import contextlib
-import os
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from fleet_protocol.texts import _
-from fleet_server.authority.key_uri import KeyUri
 from fleet_server.errors import AuthorityError
-
-if TYPE_CHECKING:
-    from pkcs11 import PublicKey, Session
-    from pkcs11.types import SignMixin
-
-PIN_VARIABLE: Final = "ARGAN_PKCS11_PIN"
-"""The environment's variable with the PIN, where the URI names no file."""
-
-Value = TypeVar("Value")
-
-_lock: Final = threading.Lock()
-_sessions: Final[dict[tuple[str, str], "Session"]] = {}
-"""PKCS#11 knows one login for each token and process, so sessions are the process's too."""
+from fleet_signing import key_uri
+from fleet_signing.errors import ModuleKeyError
+from fleet_signing.key_uri import KeyUri
+from fleet_signing.security_module import public_half, sign_digest
 
 
 def open_module_key(uri: KeyUri) -> "ModuleKey":
@@ -37,7 +22,18 @@ def open_module_key(uri: KeyUri) -> "ModuleKey":
     Raises:
         AuthorityError: the library, the token, the PIN or the key is missing or wrong.
     """
-    return ModuleKey(uri, _in_session(uri, lambda session: _public_key(uri, session)))
+    with _in_our_words():
+        return ModuleKey(uri, public_half(uri))
+
+
+def parse_uri(text: str, pin_file: Path | None = None) -> KeyUri:
+    """The key that ``text`` names; as :func:`fleet_signing.key_uri.parse_uri`, but for whom it tells.
+
+    Raises:
+        AuthorityError: it is no such URI, or says more or less than it has to.
+    """
+    with _in_our_words():
+        return key_uri.parse_uri(text, pin_file)
 
 
 class ModuleKey(ec.EllipticCurvePrivateKey):
@@ -56,10 +52,8 @@ class ModuleKey(ec.EllipticCurvePrivateKey):
         signature_algorithm: ec.EllipticCurveSignatureAlgorithm,
     ) -> bytes:
         """An ECDSA signature in DER."""
-        digest = _digest(bytes(data), signature_algorithm)
-        raw = _in_session(self._uri, lambda session: _sign(self._uri, session, digest))
-        half = len(raw) // 2
-        return encode_dss_signature(int.from_bytes(raw[:half]), int.from_bytes(raw[half:]))
+        with _in_our_words():
+            return sign_digest(self._uri, _digest(bytes(data), signature_algorithm))
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The public half."""
@@ -101,127 +95,6 @@ class ModuleKey(ec.EllipticCurvePrivateKey):
         return self
 
 
-def _in_session(uri: KeyUri, work: Callable[["Session"], Value]) -> Value:
-    """What ``work`` gives; with a new login where the module has forgotten the last one."""
-    try:
-        from pkcs11.exceptions import PKCS11Error
-    except ModuleNotFoundError as error:
-        raise AuthorityError(
-            _("keys in a security module need python-pkcs11; run: pip install 'argan[hsm]'")
-        ) from error
-    place = (uri.module, uri.token)
-    with _lock:
-        known = _sessions.get(place)
-        if known is not None:
-            try:
-                return work(known)
-            except PKCS11Error:
-                # A token that was pulled or restarted has ended the session.
-                _forget(place)
-        try:
-            _sessions[place] = session = _log_in(uri)
-            return work(session)
-        except PKCS11Error as error:
-            _forget(place)
-            raise AuthorityError(
-                _(
-                    "the key {label!r} in token {token!r} cannot be used ({reason}); look at the module"
-                ).format(label=uri.label, token=uri.token, reason=_reason(error))
-            ) from error
-
-
-def _forget(place: tuple[str, str]) -> None:
-    from pkcs11.exceptions import PKCS11Error
-
-    session = _sessions.pop(place, None)
-    # What is gone already need not be closed.
-    with contextlib.suppress(PKCS11Error):
-        if session is not None:
-            session.close()
-
-
-def _log_in(uri: KeyUri) -> "Session":
-    import pkcs11
-    from pkcs11.exceptions import NoSuchToken, PinIncorrect, PinInvalid, PinLenRange, PinLocked, PKCS11Error
-
-    pin = _pin(uri)
-    try:
-        module = pkcs11.lib(uri.module)
-    except PKCS11Error as error:
-        raise AuthorityError(
-            _("the module {module} cannot be loaded ({reason}); correct module-path").format(
-                module=uri.module, reason=_reason(error)
-            )
-        ) from error
-    try:
-        return module.get_token(token_label=uri.token).open(user_pin=pin)
-    except NoSuchToken as error:
-        raise AuthorityError(
-            _(
-                "the module {module} has no token {token!r}; look with: pkcs11-tool --module {module} -T"
-            ).format(module=uri.module, token=uri.token)
-        ) from error
-    except (PinIncorrect, PinInvalid, PinLenRange, PinLocked) as error:
-        raise AuthorityError(
-            _("token {token!r} refuses the PIN of {source} ({reason}); correct it before it locks").format(
-                token=uri.token, source=uri.pin_file or PIN_VARIABLE, reason=_reason(error)
-            )
-        ) from error
-
-
-def _pin(uri: KeyUri) -> str:
-    if uri.pin_file is None:
-        pin = os.environ.get(PIN_VARIABLE, "")
-        if not pin:
-            raise AuthorityError(
-                _("token {token!r} needs a PIN; name a file with --pin-file, or set {variable}").format(
-                    token=uri.token, variable=PIN_VARIABLE
-                )
-            )
-        return pin
-    try:
-        return uri.pin_file.read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise AuthorityError(
-            _("the PIN of token {token!r} cannot be read ({reason}); correct pin-source").format(
-                token=uri.token, reason=error
-            )
-        ) from error
-
-
-def _public_key(uri: KeyUri, session: "Session") -> ec.EllipticCurvePublicKey:
-    from pkcs11 import ObjectClass
-    from pkcs11.exceptions import AttributeTypeInvalid, MultipleObjectsReturned, NoSuchKey
-    from pkcs11.util.ec import encode_ec_public_key
-
-    try:
-        session.get_key(object_class=ObjectClass.PRIVATE_KEY, label=uri.label)
-        found = session.get_key(object_class=ObjectClass.PUBLIC_KEY, label=uri.label)
-        key = serialization.load_der_public_key(encode_ec_public_key(cast("PublicKey", found)))
-    except NoSuchKey as error:
-        raise _wrong_key(uri, _("there is no such key pair")) from error
-    except MultipleObjectsReturned as error:
-        raise AuthorityError(
-            _("there are several keys {label!r} in token {token!r}; give each a label of its own").format(
-                label=uri.label, token=uri.token
-            )
-        ) from error
-    except (AttributeTypeInvalid, ValueError) as error:
-        raise _wrong_key(uri, _("it is no elliptic curve key")) from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise _wrong_key(uri, _("it is not P-256"))
-    return key
-
-
-def _sign(uri: KeyUri, session: "Session", digest: bytes) -> bytes:
-    from pkcs11 import Mechanism, ObjectClass
-
-    key = session.get_key(object_class=ObjectClass.PRIVATE_KEY, label=uri.label)
-    # Hashing here asks less of the module: plain ECDSA is what all of them have.
-    signature: bytes = cast("SignMixin", key).sign(digest, mechanism=Mechanism.ECDSA)
-    return signature
-
-
 def _digest(data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
     algorithm = signature_algorithm.algorithm
     if isinstance(algorithm, Prehashed):
@@ -231,18 +104,13 @@ def _digest(data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm
     return hasher.finalize()
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _wrong_key(uri: KeyUri, reason: str) -> AuthorityError:
-    return AuthorityError(
-        _(
-            "the key {label!r} in token {token!r} cannot be used ({reason}); make it with: "
-            "pkcs11-tool --module {module} --login --token-label {token} --keypairgen "
-            "--key-type EC:prime256v1 --label {label} --usage-sign"
-        ).format(label=uri.label, token=uri.token, reason=reason, module=uri.module)
-    )
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """A key that cannot be used is the authority's trouble here."""
+    try:
+        yield
+    except ModuleKeyError as error:
+        raise AuthorityError(str(error)) from error
 
 
 def _only_signs() -> TypeError:

@@ -37,7 +37,7 @@ def read_online_keys(folder: Path) -> OnlineKeys:
         UpdatesError: one of them is missing or cannot be read.
     """
     with refusing():
-        image, director = (keys.read(folder / f"{role}{keys.SUFFIX}").signer for role in (_IMAGE, _DIRECTOR))
+        image, director = (keys.read_open(folder / f"{role}{keys.SUFFIX}") for role in (_IMAGE, _DIRECTOR))
     return OnlineKeys(image, director)
 
 

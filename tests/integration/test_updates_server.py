@@ -260,7 +260,7 @@ def _peak_mib(place: Place) -> int:
 def test_metadata_that_is_not_signed_by_its_key_is_refused(place: Place) -> None:
     artifact = policy(7)
     assert put(place, artifact.target.path, artifact.content).status_code == 200
-    server_key = keys.read(place.server.data / "updates" / "keys" / "image.key").signer
+    server_key = keys.read_open(place.server.data / "updates" / "keys" / "image.key")
     for signers in ((), (keys.generate(),), (server_key,), (place.signer("models"),)):
         answer = post(place, place.vouching(artifact, *signers))
         assert (answer.status_code, answer.json()["code"]) == (422, "refused")

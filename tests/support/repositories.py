@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.exceptions import DownloadHTTPError
+from tuf.api.metadata import Metadata, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
 from fleet_protocol.targets import Target, role_of
@@ -21,6 +22,7 @@ name = "leak"
 version = "{release}"
 release = {release}
 model = "pressure_leak"
+actuates = {actuates}
 
 [[rules]]
 name = "leak"
@@ -30,9 +32,10 @@ text = "Likely leak"
 """
 
 
-def policy(release: int = 1) -> Artifact:
+def policy(release: int = 1, *, actuates: bool = False) -> Artifact:
     """A policy ``leak`` for the model ``pressure_leak``."""
-    return artifacts.of_policy(_POLICY.format(release=release).encode())
+    text = _POLICY.format(release=release, actuates=str(actuates).lower())
+    return artifacts.of_policy(text.encode())
 
 
 class Repositories:
@@ -46,14 +49,11 @@ class Repositories:
         self.at = at or now()
         self.offline = ceremony.OfflineKeys.generate()
         self.online = ceremony.OnlineKeys.generate()
-        self.bundle = ceremony.hold(self.offline, self.online.public, self.at)
-        self.roles = dict(self.bundle.roles)
+        self.roles: dict[str, Metadata[Targets]] = {}
         self.files: dict[str, bytes] = {}
         self.versions: dict[str, int] = {}
         self._snapshot = 0
-        for root in self.bundle.image_roots:
-            self.files[f"image/metadata/{root.signed.version}.root.json"] = encode(root)
-        self.release()
+        self.take(ceremony.hold(self.offline, self.online.public, self.at))
 
     @property
     def image_root(self) -> bytes:
@@ -68,10 +68,23 @@ class Repositories:
         """Everything that was signed offline, as a server would tell it to the next ceremony."""
         return ceremony.Bundle(self.bundle.image_roots, self.bundle.director_roots, self.roles)
 
-    def publish(self, artifact: Artifact, signer: CryptoSigner | None = None) -> Target:
-        """Vouch for ``artifact`` with the key of its role, or another one, and serve it."""
+    def hold(self, offline: ceremony.OfflineKeys, online: ceremony.OnlineKeys | None = None) -> None:
+        """Hold the ceremony again, with these keys, and serve what comes of it."""
+        self.offline, self.online = offline, online or self.online
+        self.take(ceremony.hold(self.offline, self.online.public, self.at, self.current))
+
+    def take(self, bundle: ceremony.Bundle) -> None:
+        """Serve what a ceremony has given."""
+        self.bundle = bundle
+        self.roles |= bundle.roles
+        for root in bundle.image_roots:
+            self.files[f"image/metadata/{root.signed.version}.root.json"] = encode(root)
+        self.release()
+
+    def publish(self, artifact: Artifact, *signers: Signer) -> Target:
+        """Vouch for ``artifact`` with the keys of its role, or other ones, and serve it."""
         role = role_of(artifact.target.description)
-        keys = (signer,) if signer else self.offline.roles[role]
+        keys = signers or self.offline.roles[role]
         self.roles[role] = image.add(self.roles[role], artifact.target, keys, self.at)
         self.files[f"image/targets/{image.served_path(artifact.target)}"] = artifact.content
         self.release()
@@ -90,7 +103,7 @@ class Repositories:
         self._snapshot = version
 
     def direct(
-        self, device: str, *targets: Target, version: int | None = None, signer: CryptoSigner | None = None
+        self, device: str, *targets: Target, version: int | None = None, signer: Signer | None = None
     ) -> director.DirectorSet:
         """Say what ``device`` shall have; nothing without ``targets``."""
         number = version or self.versions.get(device, 0) + 1

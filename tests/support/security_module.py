@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from fleet_server.authority.key_uri import KeyUri
+from fleet_signing.key_uri import KeyUri
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "5678"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
@@ -91,14 +91,14 @@ class Place:
             bootstrap=root.read_bytes(),
         )
 
-    def signer(self, role: str) -> CryptoSigner:
+    def signer(self, role: str) -> Signer:
         return keys.read(self.keys / f"{role}.key", PASSPHRASE).signer
 
     def published(self) -> Bundle:
         with self.server.client() as client:
             return ceremony.decode_bundle(client.get("/v1/updates/metadata").raise_for_status().content)
 
-    def vouching(self, artifact: Artifact, *signers: CryptoSigner) -> bytes:
+    def vouching(self, artifact: Artifact, *signers: Signer) -> bytes:
         """Metadata that vouches for ``artifact``, signed by ``signers``."""
         role = "models" if artifact.target.path.startswith("models/") else "policies"
         added = image.add(self.published().roles[role], artifact.target, [self.signer(role)], now())

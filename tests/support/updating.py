@@ -58,7 +58,9 @@ def model_artifact(
     return of_model(folder)
 
 
-def policy_artifact(release: int, when: str = "score >= 0.0", name: str = "watch", **rule: Any) -> Artifact:
+def policy_artifact(
+    release: int, when: str = "score >= 0.0", name: str = "watch", *, actuates: bool = False, **rule: Any
+) -> Artifact:
     """A policy of one rule for the autoencoder."""
     more = "".join(f"{key} = {value!r}\n" for key, value in rule.items())
     return of_policy(
@@ -68,6 +70,7 @@ name = "{name}"
 version = "1.{release}"
 release = {release}
 model = "autoencoder"
+actuates = {str(actuates).lower()}
 [[rules]]
 name = "rule"
 when = "{when}"

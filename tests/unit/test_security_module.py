@@ -9,13 +9,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fleet_server.authority import security_module as keys
 from fleet_server.authority.authority import Authority, open_authority
 from fleet_server.authority.founding import make_authority
 from fleet_server.authority.issuing import Revoked
-from fleet_server.authority.key_uri import KeyUri, parse_uri
-from fleet_server.authority.security_module import PIN_VARIABLE, open_module_key
+from fleet_server.authority.security_module import open_module_key, parse_uri
 from fleet_server.errors import AuthorityError
+from fleet_signing import security_module as keys
+from fleet_signing.key_uri import KeyUri
+from fleet_signing.security_module import PIN_VARIABLE
 from tests.support.centre import request_pem
 from tests.support.security_module import MODULE, PIN, SecurityModule
 

@@ -12,7 +12,7 @@ from fleet_signing import acceptance, artifacts, ceremony, image, keys
 from fleet_signing.ceremony import Bundle
 from fleet_signing.errors import MetadataError, SigningError, StaleError
 from fleet_signing.metadata import SPEC, now, seal, target_file
-from tests.support.repositories import Repositories
+from tests.support.repositories import Repositories, policy
 
 POLICY = artifacts.of_policy(Path("use_cases/water_network/policies/leak.toml").read_bytes()).target
 MODEL = artifacts.of_model(Path("use_cases/water_network/models/pressure_leak")).target
@@ -215,6 +215,25 @@ def test_a_stolen_key_of_models_is_replaced_and_the_server_follows(there: Reposi
     assert acceptance.targets_of(accept(there, only(models=owner), after)) == [MODEL]
 
 
+def test_a_release_is_not_published_again_by_the_other_role_of_policies(there: Repositories) -> None:
+    telling, acting = policy(1).target, policy(1, actuates=True).target
+    first = image.add(there.roles["policies"], telling, there.offline.roles["policies"], now())
+    second = image.add(there.roles["actuation"], acting, there.offline.roles["actuation"], now())
+    accept(there, only(actuation=second))
+    with pytest.raises(StaleError, match=r"actuation/leak/1.toml has the name and the release of policies/"):
+        accept(there, only(policies=first, actuation=second))
+
+
+@pytest.mark.attack
+def test_targets_that_let_one_person_act_are_refused(there: Repositories) -> None:
+    top = image.delegating(delegates(there), 2, now())
+    assert top.delegations is not None
+    assert top.delegations.roles is not None
+    top.delegations.roles["actuation"].threshold = 1
+    with pytest.raises(MetadataError, match="actuation takes 2 signatures at least; the targets ask for 1"):
+        accept(there, only(targets=seal(top, there.offline.roles["targets"])))
+
+
 def forged_list(there: Repositories) -> Bundle:
     """A thief of the server adds a model to the list, and asks for a ceremony."""
     forged = image.add(there.bundle.roles["models"], MODEL, [there.online.image], now())
@@ -228,7 +247,7 @@ def forged_delegation(there: Repositories) -> Bundle:
     offered = {role: [thief.public_key] for role in ROLES}
     top = seal(image.delegating(offered, 2, now()), [thief])
     models = image.add(there.bundle.roles["models"], MODEL, [thief], now())
-    others = {role: image.renew(models, [thief], now()) for role in ROLES}
+    others = {role: seal(image.renewed(models.signed, now()), [thief]) for role in ROLES}
     roles = {"targets": top} | others | {"models": models}
     return Bundle(there.bundle.image_roots, there.bundle.director_roots, roles)
 

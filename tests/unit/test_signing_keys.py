@@ -95,5 +95,5 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "zz", "00" * 31, "é" * 64])
 def test_a_public_key_has_64_digits(text: str) -> None:
-    with pytest.raises(KeyFileError, match="is no Ed25519 key"):
+    with pytest.raises(KeyFileError, match="Ed25519 has 64 hexadecimal digits"):
         keys.public_key(text)

@@ -1,8 +1,10 @@
 """What signing makes, judged by python-tuf's own client: the image repository and each director's."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from tuf.api.exceptions import (
     BadVersionNumberError,
@@ -10,12 +12,12 @@ from tuf.api.exceptions import (
     RepositoryError,
     UnsignedMetadataError,
 )
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from fleet_protocol.targets import Kind, Target, parse
-from fleet_signing import artifacts, ceremony, director, image, keys
-from fleet_signing.errors import ReleaseError
-from fleet_signing.metadata import decode, encode, now, seal
+from fleet_protocol.targets import Kind, Target, parse, path_of
+from fleet_signing import artifacts, ceremony, director, image, keys, lists
+from fleet_signing.errors import MetadataError, ReleaseError
+from fleet_signing.metadata import decode, encode, now, seal, target_file
 from tests.support.repositories import Repositories, client, policy
 
 
@@ -92,7 +94,7 @@ def test_an_image_repository_that_goes_back_is_refused(repositories: Repositorie
 
 def test_the_server_s_keys_alone_publish_nothing(repositories: Repositories, tmp_path: Path) -> None:
     """What a thief of the server can do: sign with what is there."""
-    target = repositories.publish(policy(), signer=repositories.online.image)
+    target = repositories.publish(policy(), repositories.online.image)
     with pytest.raises(UnsignedMetadataError):
         seen(tmp_path, repositories, target)
 
@@ -111,6 +113,26 @@ def test_the_key_of_policies_vouches_for_no_model(repositories: Repositories, tm
     repositories.roles["policies"] = image.add(role, model, signers, repositories.at)
     repositories.release()
     assert seen(tmp_path, repositories, model) is None
+
+
+def many(count: int) -> dict[str, TargetFile]:
+    """As many policies as a list holds them."""
+    like = policy().target
+    for_each = (msgspec.structs.replace(like.description, name=f"policy_{number}") for number in range(count))
+    targets = (replace(like, path=path_of(each), description=each) for each in for_each)
+    return {target.path: target_file(target) for target in targets}
+
+
+def test_a_list_that_no_device_would_read_is_not_signed_and_a_long_one_is_noticed(
+    repositories: Repositories,
+) -> None:
+    role, signers = repositories.roles["policies"], repositories.offline.roles["policies"]
+    role.signed.targets = many(lists.LONG)
+    assert not lists.is_long(role.signed)
+    assert lists.is_long(image.add(role, policy().target, signers, now()).signed)
+    role.signed.targets = many(14_000)
+    with pytest.raises(MetadataError, match=r"policies would have \d+ bytes with 14001 artifacts"):
+        image.add(role, policy().target, signers, now())
 
 
 @pytest.mark.parametrize("device", ["", "gw-1"])

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -36,6 +36,20 @@ class DiskFetcher(FetcherInterface):
         return iter([content])
 
 
+class SlowFetcher(DiskFetcher):
+    """As a device fetches that is slow: ``meanwhile`` happens after each file that ends so."""
+
+    def __init__(self, repository: Repository, after: str, meanwhile: Callable[[], object]) -> None:
+        super().__init__(repository)
+        self.after = after
+        self.meanwhile = meanwhile
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        yield from super()._fetch(url)
+        if url.endswith(self.after):
+            self.meanwhile()
+
+
 class Desk:
     """A repository in ``folder`` after its first ceremony, and the offline keys."""
 
@@ -66,7 +80,7 @@ class Desk:
         signers = self.offline.roles["policies"]
         return Bundle((), (), {"policies": image.add(role, policy(release).target, signers, now())})
 
-    def seen(self, folder: Path) -> list[int]:
+    def seen(self, folder: Path, fetcher: FetcherInterface | None = None) -> list[int]:
         """The releases that a device finds; python-tuf raises where anything does not fit together."""
         folder.mkdir(parents=True, exist_ok=True)
         updater = Updater(
@@ -74,7 +88,7 @@ class Desk:
             "disk:///image/metadata/",
             str(folder),
             "disk:///image/targets/",
-            fetcher=DiskFetcher(self.open()),
+            fetcher=fetcher or DiskFetcher(self.open()),
             bootstrap=encode(self.first.image_roots[0]),
         )
         updater.refresh()
@@ -103,7 +117,7 @@ def die_at(desk: Desk, incoming: Bundle, write: int) -> None:
     os._exit(0)
 
 
-@pytest.mark.parametrize("write", range(1, 9))
+@pytest.mark.parametrize("write", range(1, 13))
 @pytest.mark.parametrize("kind", ["publication", "ceremony"])
 def test_a_death_at_any_file_leaves_the_old_or_the_new_and_the_next_start_finishes(
     desk: Desk, tmp_path: Path, kind: str, write: int
@@ -148,6 +162,22 @@ def test_a_device_that_reads_slowly_finds_the_older_snapshot(desk: Desk) -> None
     for release in (1, 2):
         desk.publish(desk.vouching(release))
     assert repository.metadata(name) == before
+
+
+@pytest.mark.parametrize("after", ["timestamp.json", "snapshot.json", ".targets.json"])
+def test_a_device_that_is_overtaken_while_it_reads_ends_with_what_it_began_with(
+    desk: Desk, tmp_path: Path, after: str
+) -> None:
+    """Two publications and a ceremony come between two of its files."""
+    desk.publish(desk.vouching(1))
+
+    def meanwhile() -> None:
+        for release in (2, 3):
+            desk.publish(desk.vouching(release))
+        desk.publish(ceremony.hold(desk.offline, desk.online.public, now(), desk.open().current()))
+
+    assert desk.seen(tmp_path / "device", SlowFetcher(desk.open(), after, meanwhile)) == [1]
+    assert desk.seen(tmp_path / "device") == [1, 2, 3]
 
 
 def test_dates_are_renewed_when_half_of_them_is_over(desk: Desk, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from edge_agent.errors import UpdateBroken, UpdateRefused
 from edge_agent.inference.bundle import read_bundle
 from edge_agent.updates.store import Store, read_policy
 from fleet_protocol.errors import PolicyError
-from fleet_protocol.targets import Refusal, Target
+from fleet_protocol.targets import Description, Kind, Refusal, Target, path_of
 from fleet_signing.artifacts import Artifact
 from tests.support.disk import fill
 from tests.support.updating import model_artifact, policy_artifact
@@ -57,6 +57,35 @@ def test_a_policy_is_its_file_and_noticed_when_changed(store: Store) -> None:
     file.write_bytes(file.read_bytes().replace(b"0.0", b"9.9"))
     with pytest.raises(PolicyError, match="changed"):
         read_policy(file, target.sha256)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("acts", [True, False])
+def test_a_policy_does_not_act_under_another_signature_than_it_takes(store: Store, *, acts: bool) -> None:
+    """The key of policies that tell vouches for the bytes of one that acts, and the other way round."""
+    signed = policy_artifact(2, actuates=not acts)
+    target = put(store, signed, policy_artifact(2, actuates=acts).content)
+    with pytest.raises(UpdateRefused, match=r"the policy .* was signed as one that") as refused:
+        store.add(target)
+    assert refused.value.refusal is Refusal.DISAGREEMENT
+    assert not store.has(target.sha256)
+
+
+def test_a_policy_that_acts_is_stored_when_it_was_signed_as_one(store: Store) -> None:
+    target = put(store, policy_artifact(2, actuates=True))
+    store.add(target)
+    assert read_policy(store.policy(target.sha256), target.sha256).actuates
+
+
+@pytest.mark.parametrize("kind", [Kind.AGENT, Kind.OS])
+def test_software_is_kept_as_the_one_file_that_came_and_takes_no_room_twice(store: Store, kind: Kind) -> None:
+    described = Description(kind=kind, name="thing", version="1", release=1)
+    target = Target(path_of(described), len(POLICY.content), POLICY.target.sha256, described)
+    put(store, POLICY)
+    store.add(target)
+    (file,) = store.place(target.sha256).iterdir()
+    assert file == (store.image if kind is Kind.OS else store.build)(target.sha256)
+    assert file.samefile(store.downloaded(target.sha256))
 
 
 def test_what_is_half_there_from_before_is_made_anew(store: Store, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from securesystemslib.signer import CryptoSigner
 
 from edge_agent.clock import BUILD_MS
 from edge_agent.updates import marks
-from edge_agent.updates.spoken import Accepted, Broken, Done, Said, Unreachable
+from edge_agent.updates.spoken import Accepted, Broken, Done, Refused, Said, Unreachable
 from fleet_protocol.targets import Kind, Requirements
-from fleet_signing import ceremony
+from fleet_signing import ceremony, image
 from fleet_signing.artifacts import Artifact
 from fleet_signing.metadata import encode, seal
 from tests.support.authority import TestAuthority
@@ -107,6 +107,36 @@ def test_an_artifact_published_with_a_strangers_key(yard: Yard) -> None:
     yard.repositories.publish(artifact, CryptoSigner.generate_ed25519())
     yard.order(artifact)
     assert refused(yard.look()) == [("forged", MODEL)]
+
+
+@pytest.mark.attack
+def test_a_policy_that_acts_and_only_one_of_two_has_signed(yard: Yard) -> None:
+    acting = policy_artifact(1, actuates=True)
+    first, second = yard.repositories.offline.roles["actuation"]
+    for signers in ([first], [second], yard.repositories.offline.roles["policies"]):
+        honest = dict(yard.repositories.roles)
+        yard.repositories.publish(acting, *signers)
+        yard.order(acting)
+        assert refused(yard.look()) == [("forged", "actuation/watch/1.toml")]
+        yard.repositories.roles = honest
+    yard.repositories.publish(acting)
+    yard.order(acting)
+    assert accepted(yard.look()) == ["actuation/watch/1.toml"]
+
+
+@pytest.mark.attack
+def test_a_policy_that_acts_under_the_one_key_of_those_that_tell(yard: Yard) -> None:
+    acting = policy_artifact(1, actuates=True).target
+    sneaked = replace(acting, path="policies/watch/1.toml")
+    there = yard.repositories
+    there.roles["policies"] = image.add(
+        there.roles["policies"], sneaked, there.offline.roles["policies"], there.at
+    )
+    there.release()
+    there.direct(DEVICE, sneaked)
+    (told,) = [each for each in yard.look() if isinstance(each, Refused)]
+    assert (told.refusal, told.scope) == ("malformed", "policies/watch/1.toml")
+    assert "what the role 'actuation' has to sign" in told.detail
 
 
 @pytest.mark.attack

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from fleet_protocol.texts import _
-from fleet_server.errors import AuthorityError
+from fleet_signing.errors import ModuleKeyError
 
 SCHEME: Final = "pkcs11:"
 _EXAMPLE: Final = "pkcs11:token=TOKEN;object=KEY?module-path=/usr/lib/MODULE.so"
@@ -38,13 +38,13 @@ def parse_uri(text: str, pin_file: Path | None = None) -> KeyUri:
     """The key that ``text`` names, with its PIN in ``pin_file`` where the URI names no file itself.
 
     Raises:
-        AuthorityError: it is no such URI, or says more or less than it has to.
+        ModuleKeyError: it is no such URI, or says more or less than it has to.
     """
     path, _mark, query = text.removeprefix(SCHEME).partition("?")
     found = _attributes(text, path, ";", _PATH) | _attributes(text, query, "&", _QUERY)
     missing = (_PATH | {"module-path"}) - {name for name, value in found.items() if value}
     if not text.startswith(SCHEME) or missing:
-        raise AuthorityError(
+        raise ModuleKeyError(
             _("{uri!r} is no key of a security module; write {example}").format(
                 uri=text[:200], example=_EXAMPLE
             )
@@ -60,9 +60,9 @@ def _attributes(uri: str, text: str, separator: str, known: set[str]) -> dict[st
     for part in filter(None, text.split(separator)):
         name, _equals, value = part.partition("=")
         if name == "pin-value":
-            raise AuthorityError(_("a PIN does not belong into a URI; name a file with pin-source"))
+            raise ModuleKeyError(_("a PIN does not belong into a URI; name a file with pin-source"))
         if name not in known:
-            raise AuthorityError(
+            raise ModuleKeyError(
                 _("{uri!r} says {name!r}, which means nothing here; write {example}").format(
                     uri=uri[:200], name=name[:40], example=_EXAMPLE
                 )
