@@ -123,14 +123,6 @@ class Store:
             # A second name, not a second copy.
             (draft / _WHOLE[target.description.kind]).hardlink_to(source)
             return
-        if target.description.kind is not Kind.POLICY:
-            raise UpdateRefused(
-                Refusal.WRONG_HARDWARE,
-                target.path,
-                _("this agent cannot install an artifact of the kind {kind}").format(
-                    kind=target.description.kind
-                ),
-            )
         content = source.read_bytes()
         policy = _parsed(target, content)
         _require_described(target, policy)

@@ -171,6 +171,8 @@ class Updates:
                             await self._moving.wait()
         finally:
             runner.forget()
+            for installer in executor.installers.values():
+                await installer.close()
 
     async def events(self, record: Callable[[Event], Awaitable[None]]) -> None:
         """Hand on what happens to updates, as events."""

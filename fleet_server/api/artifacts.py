@@ -18,7 +18,7 @@ from fleet_server.updates.changes import ASSIGN, WITHDRAW
 router = APIRouter(prefix="/v1", tags=["artifacts"])
 
 ArtifactName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-_PLACE = r"^((model|policy)/[a-z][a-z0-9_]{0,62}/[0-9]{1,10})?$"
+_PLACE = rf"^(({'|'.join(Kind)})/[a-z][a-z0-9_]{{0,62}}/[0-9]{{1,10}})?$"
 
 
 class ArtifactList(BaseModel):

@@ -10,7 +10,6 @@ import pytest
 
 from edge_agent.errors import UpdateBroken, UpdateRefused
 from edge_agent.inference.bundle import read_bundle
-from edge_agent.updates import board
 from edge_agent.updates.store import Store, read_policy
 from fleet_protocol.errors import PolicyError
 from fleet_protocol.targets import Description, Kind, Refusal, Target, path_of
@@ -79,15 +78,14 @@ def test_a_policy_that_acts_is_stored_when_it_was_signed_as_one(store: Store) ->
 
 
 @pytest.mark.parametrize("kind", [Kind.AGENT, Kind.OS])
-def test_what_this_agent_cannot_install_is_told(store: Store, kind: Kind) -> None:
+def test_software_is_kept_as_the_one_file_that_came_and_takes_no_room_twice(store: Store, kind: Kind) -> None:
     described = Description(kind=kind, name="thing", version="1", release=1)
     target = Target(path_of(described), len(POLICY.content), POLICY.target.sha256, described)
     put(store, POLICY)
-    with pytest.raises(UpdateRefused, match=f"cannot install an artifact of the kind {kind}"):
-        store.add(target)
-    assert board.problems(described, "simulated") == [
-        f"this agent cannot install an artifact of the kind {kind}"
-    ]
+    store.add(target)
+    (file,) = store.place(target.sha256).iterdir()
+    assert file == (store.image if kind is Kind.OS else store.build)(target.sha256)
+    assert file.samefile(store.downloaded(target.sha256))
 
 
 def test_what_is_half_there_from_before_is_made_anew(store: Store, tmp_path: Path) -> None:

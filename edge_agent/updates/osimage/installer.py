@@ -51,7 +51,7 @@ POLL_S: Final = 5.0
 
 
 class OsInstaller:
-    """See :class:`edge_agent.updates.installers.Installer`; to be closed at the agent's end."""
+    """See :class:`edge_agent.updates.installers.Installer`."""
 
     def __init__(
         self,
@@ -103,15 +103,19 @@ class OsInstaller:
                 await task
 
     async def _act(self, entry: Entry) -> Step:
-        match entry.state:
-            case _S.TESTING:
-                return await self._test(entry)
-            case _S.ACTIVATING:
-                return await self._activate(entry)
-            case _S.PROBATION:
-                return await self._watch(entry)
-            case _:
-                return await self._bring_back(entry)
+        try:
+            match entry.state:
+                case _S.TESTING:
+                    return await self._test(entry)
+                case _S.ACTIVATING:
+                    return await self._activate(entry)
+                case _S.PROBATION:
+                    return await self._watch(entry)
+                case _:
+                    return await self._bring_back(entry)
+        except UpdateError as error:
+            # After a start of the board its tool may come up later than the agent; a full disk gets room.
+            return Step(None, str(error), spent_s=entry.spent_s)
 
     async def _test(self, entry: Entry) -> Step:
         try:
@@ -124,16 +128,13 @@ class OsInstaller:
         return Step(_S.ACTIVATING)
 
     async def _activate(self, entry: Entry) -> Step:
-        try:
-            booted = await self._updater.booted()
-            handover = self._known(entry) or await self._begun(entry, booted)
-        except UpdateError as error:
-            # After a start of the board the tool may come up later than the agent.
-            return Step(None, str(error))
+        booted = await self._updater.booted()
+        handover = self._known(entry) or await self._begun(entry, booted)
         match decision.judge_boot(handover, booted, self._clock.boot_id):
             case Next.INSTALL:
                 return await self._install(entry, handover)
             case Next.RESTART:
+                handover = self._with_codes(handover)
                 hindrance = decision.hindrance(self._settings, handover.restarts, self._now())
                 return await self._restart(handover, hindrance)
             case Next.FELL_BACK:
@@ -153,6 +154,14 @@ class OsInstaller:
         record.save(self._folder, handover)
         return handover
 
+    def _with_codes(self, handover: Handover) -> Handover:
+        """What came to ail the board while it waits for its restart is no fault of the new system either."""
+        codes = tuple(sorted({*handover.codes, *self._raised()}))
+        if codes != handover.codes:
+            handover = msgspec.structs.replace(handover, codes=codes)
+            record.save(self._folder, handover)
+        return handover
+
     async def _install(self, entry: Entry, handover: Handover) -> Step:
         def told(line: str) -> None:
             self._says = line
@@ -163,8 +172,8 @@ class OsInstaller:
                 handover, phase=Phase.INSTALLED, boot=self._clock.boot_id, restarts=0
             )
             record.save(self._folder, installed)
-        except (NotNow, UpdateBroken) as error:
-            return Step(None, str(error))
+        except (NotNow, UpdateBroken):
+            raise
         except UpdateError as error:
             return Step(_S.ROLLING_BACK, str(error))
         return Step(None, _("is installed"), lived=True)

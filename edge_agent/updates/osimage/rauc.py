@@ -12,12 +12,12 @@ from edge_agent.updates.osimage.tool import NotNow, Ran, Told
 from fleet_protocol.texts import _
 
 _LATER: Final = (
-    "lready processing a different method",
+    "already processing a different method",
     "was not provided by any .service files",
-    "Could not connect",
-    "NameHasNoOwner",
+    "could not connect",
+    "namehasnoowner",
 )
-"""What RAUC's command says where its service works for somebody else, or is not there."""
+"""What RAUC's command says, in small letters, where its service works for somebody else, or is not there."""
 
 _EXAMINE_S: Final = 900.0
 
@@ -100,5 +100,5 @@ def _require(ran: Ran) -> Ran:
     if ran.status == 0:
         return ran
     text = _("RAUC says: {words}").format(words=ran.words)
-    is_later = any(mark in line for line in ran.lines for mark in _LATER)
+    is_later = any(mark in line.casefold() for line in ran.lines for mark in _LATER)
     raise (NotNow if is_later else UpdaterRefused)(text)

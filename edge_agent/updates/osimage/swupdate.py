@@ -58,7 +58,7 @@ class Swupdate:
 
     async def examine(self, file: Path) -> None:
         """Check signature, hardware and digests."""
-        _require(await tool.run(("swupdate", *await self._selection(), "-c", "-i", str(file)), _EXAMINE_S))
+        require(await tool.run(("swupdate", *await self._selection(), "-c", "-i", str(file)), _EXAMINE_S))
 
     async def install(self, file: Path, told: Told) -> None:
         """Install into the copy that does not run."""
@@ -66,7 +66,7 @@ class Swupdate:
         with tool.alone(self._lock) as descriptor:
             command = ("swupdate", *selection, "-i", str(file))
             ran = await tool.run(command, self._limit_s, told, [descriptor])
-        _require(ran)
+        require(ran)
 
     async def confirm(self) -> None:
         """Take the marks of an update under way out of the environment."""
@@ -108,7 +108,7 @@ class Swupdate:
             )
 
 
-def _require(ran: Ran) -> None:
+def require(ran: Ran) -> None:
     """See to it that SWUpdate succeeded, by its own words.
 
     Its exit status does not say: one run of seven that succeeded ended with 1 (2022.12 on Debian 12), where
