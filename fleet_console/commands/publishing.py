@@ -99,6 +99,27 @@ def publish_policy(  # noqa: PLR0913 - the command's options
             published.say(as_json=as_json)
 
 
+@publish_app.command("agent", help=_("Publish a build of the agent's own software."))
+@placed
+def publish_agent(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=_("The build, made by 'fleet agent pack'."))],
+    keys: Keys,
+    *,
+    place: Place,
+    reason: Reason,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check, upload, sign, and ask to publish."""
+    artifact = artifacts.of_bytes(Kind.AGENT, artifacts.read(file))
+    with place.connect() as centre:
+        published = _publish(centre, artifact, keys, reason)
+        if published.is_proposed:
+            say(centre, published.answer, published.text, wait=wait, as_json=as_json)
+        else:
+            published.say(as_json=as_json)
+
+
 @publish_app.command("os", help=_("Publish an image of an operating system, for the board's own updater."))
 @placed
 def publish_os(  # noqa: PLR0913 - the command's options
