@@ -123,8 +123,7 @@ class Inference(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One answer of a model: what it says, how sure it is, and what it cost in microseconds.
 
     ``request`` names the escalation that an uncertain answer went out with. The answer that came
-    back names it too and ``supersedes`` the first; its model is the central one. One in ``shadow``
-    is of a model beside the one that acts: never the device's answer.
+    back names it too and ``supersedes`` the first; its model is the central one. ``shadow``: not its own.
     """
 
     offset_ms: OffsetMs
@@ -240,11 +239,10 @@ class Disagreement(msgspec.Struct, frozen=True):
 
 
 class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that runs in shadow, and how its answers compare with those of the version that acts.
+    """How a model in shadow compares: ``windows`` that it and the one that acts have both answered.
 
-    ``windows`` were answered by both; ``agreement`` is the share of them with the same label, the
-    differences are of the scores, absolute. Latencies are medians in microseconds. ``failures``:
-    windows to which the shadow had no answer, the ``missed`` ones with them, for which it was too slow.
+    ``agreement`` is their share with one label; differences are of scores, latencies medians in us.
+    ``failures`` got no answer; of them it ``missed`` those for which it was too late.
     """
 
     model: Name
@@ -254,8 +252,8 @@ class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
     against: Line = ""
     windows: Count = 0
     agreement: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 1.0
-    mean_difference: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
-    max_difference: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    mean_difference: float = 0.0
+    max_difference: float = 0.0
     disagreements: Annotated[list[Disagreement], msgspec.Meta(max_length=16)] = []
     latency_us: Count = 0
     acting_latency_us: Count = 0
@@ -274,10 +272,8 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
     """Where one artifact's last update stands; ``done`` of ``size`` bytes while it is fetched.
 
-    A ``size`` below the artifact's own is a delta's. ``fetched``: bytes that came in all tries so far.
-
-    ``state`` is an ``UpdateState``, ``mode`` a ``Mode``; ``refusal`` a ``Refusal`` where it was refused.
-    ``installed`` is the release that runs now, 0 for none.
+    A ``size`` below the artifact's own is a delta's; ``fetched`` counts the bytes of all tries so far.
+    ``state``: ``UpdateState``, ``mode``: ``Mode``, ``refusal``: ``Refusal`` or empty, ``installed``: or 0.
     """
 
     kind: Name
@@ -497,9 +493,7 @@ def _check(message: Message) -> None:
         case Request() | Answer():
             values = [message.score, message.confidence]
         case Reported():
-            values = [
-                figure for each in message.shadows for figure in (each.mean_difference, each.max_difference)
-            ]
+            values = [n for s in message.shadows for n in (s.mean_difference, s.max_difference)]
         case Gap() if message.first > message.seq:
             raise MessageError(_("a gap ends before it starts"))
         case _:

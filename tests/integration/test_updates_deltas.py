@@ -34,7 +34,7 @@ OTHER = policy(1)
 
 def publish(engine: Engine, store: ArtifactStore, *artifacts: Made) -> None:
     for artifact in artifacts:
-        with store.incoming() as incoming:
+        with store.incoming(artifact.target.path) as incoming:
             incoming.write(artifact.content)
             incoming.keep(store.path(artifact.target.sha256))
         with writing(engine) as session:
