@@ -241,8 +241,7 @@ class Disagreement(msgspec.Struct, frozen=True):
 class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
     """How a model in shadow compares: ``windows`` that it and the one that acts have both answered.
 
-    ``agreement`` is their share with one label; differences are of scores, latencies medians in us.
-    ``failures`` got no answer; of them it ``missed`` those for which it was too late.
+    ``agreement`` is their share with one label; latencies are medians in us; ``failures`` include ``missed``.
     """
 
     model: Name
@@ -270,9 +269,8 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one artifact's last update stands; ``done`` of ``size`` bytes while it is fetched.
+    """Where one artifact's last update stands; ``done`` of ``size`` bytes, ``fetched`` in all tries.
 
-    A ``size`` below the artifact's own is a delta's; ``fetched`` counts the bytes of all tries so far.
     ``state``: ``UpdateState``, ``mode``: ``Mode``, ``refusal``: ``Refusal`` or empty, ``installed``: or 0.
     """
 

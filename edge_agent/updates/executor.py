@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -25,6 +25,7 @@ from edge_agent.updates.installers import Installer
 from edge_agent.updates.planner import Key
 from edge_agent.updates.probation import Verdict, judge
 from edge_agent.updates.records import Entry, History, Installed, Journal, Looked
+from edge_agent.updates.running import Runner
 from edge_agent.updates.store import Store
 from fleet_protocol.messages import ClockState
 from fleet_protocol.targets import Kind, Refusal, Target
@@ -48,48 +49,6 @@ _RUN: Final = frozenset({Kind.MODEL, Kind.POLICY})
 _STORING: Final = frozenset({_S.VERIFIED, _S.STAGED})
 _RESTING: Final = frozenset({_S.IDLE, _S.DOWNLOADING})
 """States in which the executor has nothing to do: a look moves them on."""
-
-
-class Beside(Protocol):
-    """What the executor needs of the models that run in shadow."""
-
-    async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
-        """Open a model to be run in shadow of ``name``. Raises InferenceError, UpdateUnfit."""
-
-    async def bring(self, name: str, choice: Choice | None) -> None:
-        """Make that run in shadow of ``name``, or nothing. Raises InferenceError where it does not."""
-
-    async def keep(self, digests: AbstractSet[str]) -> None:
-        """End what runs in shadow and is none of these artifacts."""
-
-    def vitals(self, name: str) -> Vitals:
-        """How what runs in shadow of ``name`` has done."""
-
-
-class Runner(Protocol):
-    """What the executor needs of the models that run."""
-
-    @property
-    def shadows(self) -> Beside:
-        """The models that run in shadow."""
-
-    async def examine(self, name: str, choice: Choice, metrics: frozenset[str]) -> None:
-        """Open a model beside what runs, on its golden inputs. Raises InferenceError, UpdateUnfit."""
-
-    async def compile(self, model: str, choice: Choice) -> None:
-        """Compile a policy for the model that runs. Raises UpdateUnfit."""
-
-    async def bring(self, name: str, kind: Kind) -> None:
-        """Make what is installed under a model's name run. Raises InferenceError where that kind does not."""
-
-    def vitals(self, name: str) -> Vitals:
-        """How what runs under a model's name has done since it took its place."""
-
-    def usual(self, name: str) -> Vitals:
-        """What is usual of it at present: what the next version is held against."""
-
-    def forget(self) -> None:
-        """Close what was examined and not brought."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,30 +23,22 @@ from edge_agent.service.health import HealthBoard, as_line
 from edge_agent.updates import canceling, receipts
 from edge_agent.updates.asking import ask
 from edge_agent.updates.attesting import said_by, signed
-from edge_agent.updates.executor import Executor, Runner
+from edge_agent.updates.executor import Executor
+from edge_agent.updates.hearing import Heard
 from edge_agent.updates.ledger import DOWNLOADS, Budget
 from edge_agent.updates.loading import Loading
 from edge_agent.updates.planner import Key
 from edge_agent.updates.records import Entry, Journal, Looked, Refusing
+from edge_agent.updates.running import Runner
 from edge_agent.updates.spoken import (
-    Accepted,
     Ask,
-    Broken,
-    Done,
-    Held,
-    Noted,
     Progress,
-    Refused,
-    Said,
-    Unreachable,
-    Waiting,
 )
 from fleet_protocol.delivery import Delivery
 from fleet_protocol.messages import ClockState, Event, Severity, UpdateReport
 from fleet_protocol.targets import Target
 from fleet_protocol.texts import _
 from fleet_protocol.update_states import UpdateState
-from fleet_protocol.versions import OrderedVersion
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -261,7 +253,7 @@ class Updates:
     def _question(self, url: str = "", bundle: str = "") -> Ask:
         return question(self._config, self._settings, self._clock, self._require(), url=url, bundle=bundle)
 
-    async def _look(self, asked: Ask) -> "Heard":
+    async def _look(self, asked: Ask) -> Heard:
         async with self._one_at_a_time:
             executor = self._require()
             heard = Heard(executor, self._loading, self._health.changed.set)
@@ -279,7 +271,7 @@ class Updates:
             self._conclude(executor, heard, of_server=not asked.bundle)
         return heard
 
-    def _conclude(self, executor: Executor, heard: "Heard", *, of_server: bool) -> None:
+    def _conclude(self, executor: Executor, heard: Heard, *, of_server: bool) -> None:
         """Write down and tell what came of a look; what a stick brings says nothing of the server."""
         if heard.problem and not (heard.done or heard.refused):
             # Who was found forging and now says nothing is no better for it.
@@ -383,68 +375,6 @@ class Updates:
         if entry.state is not UpdateState.DOWNLOADING:
             return told
         return msgspec.structs.replace(told, detail=as_line(self._loading.reason(entry.target.key)))
-
-
-class Heard:
-    """What a look says, handed on to the executor as it comes."""
-
-    def __init__(self, executor: Executor, loading: Loading, changed: Callable[[], None]) -> None:
-        self._executor: Final = executor
-        self._loading: Final = loading
-        self._changed: Final = changed
-        self.refused: list[Refusing] = []
-        self.dropped: list[Entry] = []
-        self.waiting: list[Target] = []
-        self.orders: list[OrderedVersion] = []
-        self.unreachable = ""
-        self.broken = ""
-        self.done = False
-        self.is_whole = True
-
-    @property
-    def problem(self) -> str:
-        """Why the look was not whole."""
-        return self.broken or self.unreachable
-
-    def hear(self, said: Said) -> None:
-        """Take one line.
-
-        Raises:
-            UpdateBroken: it cannot be written down.
-        """
-        match said:
-            case Progress() | Held() | Noted():
-                self._hear_fetching(said)
-            case Accepted(target):
-                self._executor.accept(target)
-            case Waiting(target):
-                entry = self._executor.journal.entry(target.key)
-                if entry is None or entry.target != target:
-                    self.waiting.append(target)
-            case Refused(refusal, scope, detail, None):
-                self.refused.append(Refusing(scope, refusal, detail))
-            case Refused(refusal, _scope, detail, target) if target is not None:
-                self._executor.refuse(target, refusal, detail)
-            case Unreachable(detail):
-                self.unreachable = detail
-            case Broken(detail):
-                self.broken = detail
-            case Done(ordered, orders):
-                self.done, self.orders = True, orders
-                self.dropped = self._executor.settle(ordered)
-
-    def _hear_fetching(self, said: Progress | Held | Noted) -> None:
-        match said:
-            case Progress(target):
-                self._executor.begin(target)
-                self._loading.begin(said)
-                self._changed()
-            case Held(target, detail):
-                self._loading.hold(said)
-                _LOG.info("%s", _("{path}: {detail}").format(path=target.path, detail=detail))
-                self._changed()
-            case Noted(detail):
-                _LOG.info("%s", detail)
 
 
 def question(

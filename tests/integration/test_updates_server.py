@@ -1,7 +1,6 @@
 """Signed updates on a real server: from nothing to a device that verifies, and everything that is refused."""
 
 import json
-import os
 import shutil
 import signal
 import ssl
@@ -19,16 +18,27 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from fleet_protocol.manifest import encode
 from fleet_protocol.manifest import parse as parse_manifest
-from fleet_protocol.targets import MAX_ARTIFACT, ImageFormat, parse
+from fleet_protocol.targets import MAX_ARTIFACT, parse
 from fleet_server.config import load
 from fleet_server.database.engine import open_engine, writing
 from fleet_server.database.models import Proposal
 from fleet_signing import artifacts, ceremony, image, keys
 from fleet_signing.ceremony import Bundle
-from fleet_signing.metadata import now, seal, targets_in
+from fleet_signing.metadata import now, seal
 from tests.support.fleet_server import approve_waiting, fleet
 from tests.support.repositories import policy
-from tests.support.update_place import MODEL, PASSPHRASE, Place, announced, endless, listing, model, post, put
+from tests.support.update_place import (
+    MODEL,
+    PASSPHRASE,
+    Place,
+    announced,
+    endless,
+    listing,
+    model,
+    post,
+    put,
+    ready,
+)
 from tests.support.waiting import wait_until
 from tests.unit.test_agent_builds import ARGAN, NATIVE, wheel
 
@@ -36,26 +46,8 @@ from tests.unit.test_agent_builds import ARGAN, NATIVE, wheel
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One server for all tests here; each publishes under a name of its own."""
-    folder = tmp_path_factory.mktemp("place")
-    (folder / "passphrase").write_text(PASSPHRASE + "\n")
-    before = os.environ.get("ARGAN_PASSPHRASE_FILE")
-    os.environ["ARGAN_PASSPHRASE_FILE"] = str(folder / "passphrase")
-    place = Place(folder)
-    try:
-        place.start()
-        place.fleet("device", "add", "gw-early", "--out", folder / "gw-early")
-        request, bundle = folder / "request.json", folder / "ceremony.json"
-        place.fleet("key", "export", "--out", request)
-        done = fleet("key", "ceremony", "--request", request, "--keys", place.keys, "--out", bundle)
-        assert done.returncode == 0, done.stderr
-        place.fleet("key", "import", bundle)
+    with ready(tmp_path_factory.mktemp("place")) as place:
         yield place
-    finally:
-        place.server.end()
-        if before is None:
-            del os.environ["ARGAN_PASSPHRASE_FILE"]
-        else:
-            os.environ["ARGAN_PASSPHRASE_FILE"] = before
 
 
 def test_from_publishing_to_a_device_that_verifies_both_repositories(place: Place, tmp_path: Path) -> None:
@@ -205,56 +197,6 @@ def test_too_much_is_refused_said_or_unsaid(place: Place) -> None:
         long = client.post("/v1/updates/metadata", content=b" " * (ceremony.MAX_BUNDLE + 1))
         assert (long.status_code, long.json()["code"]) == (413, "too_large")
     assert listing(place) == before
-
-
-def test_an_image_larger_than_any_model_is_published_and_fetched_without_being_held_in_memory(
-    place: Place, tmp_path: Path
-) -> None:
-    """Signed and published in an image's own role, after somebody else agreed."""
-    file, size = tmp_path / "system.raucb", MAX_ARTIFACT + (16 << 20)
-    file.write_bytes(b"hsqs")
-    os.truncate(file, size)
-    before_mib = _peak_mib(place)
-    words = place.agreed(
-        "publish", "os", file, "--keys", place.keys, "--name", "gateway_os", "--version", "1.2",
-        "--release", "2", "--profile", "raspberry-pi-5-rauc", "--reason", "a test",
-    )  # fmt: skip
-    assert "os/gateway_os/2.img" in words
-    (target,) = targets_in(place.published().roles["os"].signed)
-    assert (target.length, target.description.requires.image) == (size, ImageFormat.RAUC)
-    with place.devices() as client:
-        path = f"/image/targets/os/gateway_os/{target.sha256}.2.img"
-        with client.stream("GET", path, headers={"Range": f"bytes={size - 4}-"}) as part:
-            assert (part.status_code, len(part.read())) == (206, 4)
-    assert _peak_mib(place) - before_mib < size / 4 / (1 << 20)
-    answer = place.refused(
-        "publish", "os", file, "--keys", place.keys, "--name", "gateway_os", "--version", "1.3",
-        "--release", "3", "--profile", "raspberry-pi-5", "--reason", "a test",
-    )  # fmt: skip
-    assert "takes none" in answer
-
-
-@pytest.mark.attack
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
-        ("os/gateway_os/3.img", b"no image"), ("os/gateway_os/3.img", b""), ("os/gateway_os/0.img", b"hsqs"),
-        ("os/Gateway/3.img", b"hsqs"), ("os/gateway_os/3.tar", b"hsqs"), ("os/../3.img", b"hsqs"),
-    ],
-)  # fmt: skip
-def test_what_is_no_image_is_refused_and_nothing_stays(place: Place, path: str, content: bytes) -> None:
-    before = listing(place)
-    assert put(place, path, content).status_code in {404, 422}
-    assert listing(place) == before
-
-
-def _peak_mib(place: Place) -> int:
-    """The most memory that any process of the server has taken so far."""
-    assert place.server.process is not None
-    processes = [psutil.Process(place.server.process.pid)]
-    processes += processes[0].children(recursive=True)
-    status = [Path(f"/proc/{each.pid}/status").read_text() for each in processes]
-    return max(int(line.split()[1]) >> 10 for each in status for line in each.splitlines() if "VmHWM" in line)
 
 
 @pytest.mark.attack

@@ -1,9 +1,11 @@
 """A real server after a key ceremony: what publishes to it, and what a device sees of it."""
 
 import http.client
+import os
 import shutil
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -148,3 +150,27 @@ def announced(place: Place, size: int) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+@contextmanager
+def ready(folder: Path) -> Iterator[Place]:
+    """A server of its own in ``folder`` after its key ceremony, with a device from before that."""
+    (folder / "passphrase").write_text(PASSPHRASE + "\n")
+    before = os.environ.get("ARGAN_PASSPHRASE_FILE")
+    os.environ["ARGAN_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    place = Place(folder)
+    try:
+        place.start()
+        place.fleet("device", "add", "gw-early", "--out", folder / "gw-early")
+        request, bundle = folder / "request.json", folder / "ceremony.json"
+        place.fleet("key", "export", "--out", request)
+        done = fleet("key", "ceremony", "--request", request, "--keys", place.keys, "--out", bundle)
+        assert done.returncode == 0, done.stderr
+        place.fleet("key", "import", bundle)
+        yield place
+    finally:
+        place.server.end()
+        if before is None:
+            del os.environ["ARGAN_PASSPHRASE_FILE"]
+        else:
+            os.environ["ARGAN_PASSPHRASE_FILE"] = before
