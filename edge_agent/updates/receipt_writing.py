@@ -33,9 +33,16 @@ def settled(socket: Path) -> list[UpdateReport]:
     """Where the updates of the agent at ``socket`` stand, once all of them are on probation or over."""
     deadline = time.monotonic() + _WAIT_S
     while True:
-        reports = _reports_in(call(socket, "update.status", {}))
-        if all(report.state in _FAR for report in reports) or time.monotonic() > deadline:
-            return reports
+        is_late = time.monotonic() > deadline
+        try:
+            reports = _reports_in(call(socket, "update.status", {}))
+        except FolderInUse:
+            # An agent that replaces its own software is away for a moment.
+            if is_late:
+                raise
+        else:
+            if is_late or all(report.state in _FAR for report in reports):
+                return reports
         time.sleep(_LOOK_S)
 
 

@@ -22,6 +22,7 @@ from fleet_protocol.texts import _
 from hil.processes import Child
 from hil.stopping import StoppedError, listen, pause
 from use_cases.water_network.demo import check, page, plan, report, view
+from use_cases.water_network.demo.agent_builds import BuildError
 from use_cases.water_network.demo.city import City, CityError, running_city
 from use_cases.water_network.demo.observe import Observer
 from use_cases.water_network.demo.operating import OperatorError
@@ -54,7 +55,7 @@ def main() -> int:
     except StoppedError:
         console.print(_("Stopped; no process is left."))
         return 130
-    except (CityError, CheckFailedError, OperatorError, ConsoleError, OSError) as error:
+    except (CityError, CheckFailedError, BuildError, OperatorError, ConsoleError, OSError) as error:
         console.print(f"[bold red]{_('Failed')}:[/] {error}", highlight=False)
         return 1
 

@@ -11,7 +11,9 @@ from use_cases.water_network.demo.findings import Findings
 from use_cases.water_network.demo.journeys import (
     account,
     again,
+    away,
     beginning,
+    beside,
     better,
     escalation,
     flawed,
@@ -39,6 +41,7 @@ def run(city: City, observer: Observer, say: Say) -> Findings:
     findings.memory_mib = _memory(city)
     leak.found(stage)
     escalation.answered(stage)
+    beside.in_shadow(stage)
     better.model(stage)
     better.policy(stage)
     flawed.bad(stage)
@@ -46,6 +49,7 @@ def run(city: City, observer: Observer, say: Say) -> Findings:
     again.refused(stage)
     stolen.forged_and_replayed(stage)
     mended.accepted(stage)
+    away.updated_from_a_stick(stage)
     leak.guard_killed(stage)
     findings.latency = observer.latency()
     account.inference_times(stage)

@@ -15,9 +15,20 @@ from fleet_console.sources.http import Place
 from fleet_protocol.texts import _
 from hil.stopping import StoppedError, listen
 from use_cases.water_network.demo import plan
+from use_cases.water_network.demo.agent_builds import BuildError
 from use_cases.water_network.demo.city import started_ms
 from use_cases.water_network.demo.findings import DAY_S, Findings
-from use_cases.water_network.demo.journeys import again, better, escalation, flawed, leak, mended, stolen
+from use_cases.water_network.demo.journeys import (
+    again,
+    away,
+    beside,
+    better,
+    escalation,
+    flawed,
+    leak,
+    mended,
+    stolen,
+)
 from use_cases.water_network.demo.observe import Observer
 from use_cases.water_network.demo.operating import Operator, OperatorError
 from use_cases.water_network.demo.stage import WITHIN_S, CheckFailedError, Stage, now_ms
@@ -28,13 +39,15 @@ STORY: Final[tuple[tuple[float, Journey], ...]] = (
     (0.0, leak.history),
     (0.0, leak.found),
     (0.0, escalation.answered),
-    (plan.BETTER_DAY, better.model),
+    (plan.BETTER_DAY, beside.in_shadow),
+    (0.0, better.model),
     (0.0, better.policy),
     (plan.BAD_DAY, flawed.bad),
     (plan.WORSE_DAY, flawed.worse),
     (0.0, again.refused),
     (plan.THIEF_DAY, stolen.forged_and_replayed),
     (plan.MENDED_DAY, mended.accepted),
+    (0.0, away.updated_from_a_stick),
 )
 """The journeys in their order, each with the day before which it does not begin."""
 
@@ -50,7 +63,7 @@ def main() -> int:
             _tell(folder, Observer(server))
     except StoppedError:
         return 0
-    except (CheckFailedError, OperatorError, ConsoleError, OSError) as error:
+    except (BuildError, CheckFailedError, OperatorError, ConsoleError, OSError) as error:
         _say(_("The story ends here: {reason}").format(reason=error))
         return 1
     _say(_("The story is told; the city goes on until you quit."))

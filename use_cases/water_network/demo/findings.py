@@ -50,6 +50,28 @@ class Refused:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A model beside the one that acts: windows that both answered, equal labels, median microseconds."""
+
+    device: str
+    release: int
+    windows: int
+    agreement: float
+    latency_us: float
+    acting_latency_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What came of the agent's software on a stick, by the receipt that was carried back."""
+
+    device: str
+    version: str
+    state: str
+    detail: str
+
+
 @dataclass(slots=True)
 class Findings:
     """Everything that was seen; times in ms since 1970."""
@@ -69,6 +91,8 @@ class Findings:
     """The first inference of the center's that took the place of a gateway's own."""
     rollouts: list[Rollout] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
+    shadow: Shadow | None = None
+    carried: list[Carried] = field(default_factory=list)
     pressures: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     scores: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     ended_ms: int = 0

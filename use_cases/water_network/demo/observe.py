@@ -138,7 +138,9 @@ class Observer:
         page = self._server.get(f"/v1/devices/{device}").content
         reported = page["reported"] or {}
         found: list[dict[str, Any]] = [
-            each for each in reported.get("updates", []) if each["name"] == plan.MODEL
+            each
+            for each in reported.get("updates", [])
+            if (each["name"], each["mode"]) == (plan.MODEL, "act")
         ]
         return found[0] if found else {}
 
@@ -147,6 +149,17 @@ class Observer:
         reported = self._server.get(f"/v1/devices/{device}").content["reported"] or {}
         found = [each["release"] for each in reported.get("models", []) if each["name"] == plan.MODEL]
         return int(found[0]) if found else 0
+
+    def shadows(self, device: str) -> list[dict[str, Any]]:
+        """How what a device runs in shadow compares with what acts."""
+        reported = self._server.get(f"/v1/devices/{device}").content["reported"] or {}
+        found: list[dict[str, Any]] = reported.get("shadows", [])
+        return found
+
+    def versions(self, device: str) -> list[dict[str, Any]]:
+        """What a device shall have and has, by whose word."""
+        items: list[dict[str, Any]] = self._server.get(f"/v1/devices/{device}/versions").content["items"]
+        return items
 
     def raised(self, device: str, code: str) -> list[str]:
         """The details under which a device raises ``code`` now."""

@@ -63,7 +63,15 @@ class Operator:
         Raises:
             OperatorError: it ended with an error.
         """
-        done = self._run(*arguments, "--data", str(self.server))
+        return self.fleet_alone(*arguments, "--data", str(self.server))
+
+    def fleet_alone(self, *arguments: str) -> str:
+        """What ``fleet`` prints, with no server.
+
+        Raises:
+            OperatorError: it ended with an error.
+        """
+        done = self._run(*arguments)
         if done.returncode != 0:
             said = done.stderr.strip() or done.stdout.strip()
             raise OperatorError(
@@ -117,10 +125,26 @@ class Operator:
         """The command that watches ``rollout`` until it ends."""
         return (*FLEET, "rollout", "watch", rollout, "--data", str(self.server))
 
-    def assign(self, device: str, release: int) -> None:
+    def assign(self, device: str, release: int, reason: str, *options: str) -> None:
         """Let one device have ``release`` of the leak model."""
-        reason = _("to see that it is refused")
-        self.fleet("assign", device, "model", plan.MODEL, str(release), "--reason", reason)
+        self.fleet("assign", device, "model", plan.MODEL, str(release), "--reason", reason, *options)
+        self._approve()
+
+    def pack_agent(self, wheels: Path, release: int, out: Path) -> None:
+        """Make a build of the agent's own software of ``wheels``."""
+        health = ("--least-s", "2", "--deadline-s", "60")
+        self.fleet_alone("agent", "pack", str(wheels), "--release", str(release), "--out", str(out), *health)
+
+    def publish_agent(self, build: Path, version: str) -> None:
+        """Sign and publish a build of the agent."""
+        reason = _("the agent {version}").format(version=version)
+        self.fleet("publish", "agent", str(build), "--keys", str(self._keys), "--reason", reason)
+        self._approve()
+
+    def assign_agent(self, device: str, release: int) -> None:
+        """Let one device have a build of the agent."""
+        reason = _("no network reaches it; it goes on a stick")
+        self.fleet("assign", device, "agent", "argan", str(release), "--reason", reason)
         self._approve()
 
     def unassign(self, device: str) -> None:

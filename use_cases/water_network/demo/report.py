@@ -10,12 +10,24 @@ from use_cases.water_network.demo.findings import Findings
 
 def tables(findings: Findings) -> Group:
     """What the check saw, what was refused, and the account of every device's readings."""
-    return Group(_summary(findings), _rollouts(findings), _refusals(findings), _accounts(findings))
+    return Group(
+        _summary(findings),
+        _rollouts(findings),
+        _refusals(findings),
+        _sticks(findings),
+        _accounts(findings),
+    )
 
 
 def facts(findings: Findings) -> list[tuple[str, str]]:
     """The headline figures, each with its name."""
-    return [*_totals(findings), *_leak(findings), *_center(findings), *_costs(findings)]
+    return [
+        *_totals(findings),
+        *_leak(findings),
+        *_center(findings),
+        *_shadow(findings),
+        *_costs(findings),
+    ]
 
 
 def _summary(findings: Findings) -> Table:
@@ -65,6 +77,15 @@ def _center(findings: Findings) -> list[tuple[str, str]]:
     ]
 
 
+def _shadow(findings: Findings) -> list[tuple[str, str]]:
+    seen = findings.shadow
+    if seen is None:
+        return []
+    text = _("{share:.0%} of {windows} windows on {device}")
+    agreed = text.format(share=seen.agreement, windows=seen.windows, device=seen.device)
+    return [(_("release {release} in shadow agreed on").format(release=seen.release), agreed)]
+
+
 def _costs(findings: Findings) -> list[tuple[str, str]]:
     rows = [
         (_("inference, median µs, {runtime}").format(runtime=runtime), f"{spent:.0f}")
@@ -94,6 +115,15 @@ def _refusals(findings: Findings) -> Table:
     table = _table(_("Refused updates"), (_("DEVICE"), _("WHAT"), _("REFUSED AS"), _("REASON")))
     for one in findings.refusals:
         table.add_row(one.device, one.what, one.refusal, one.detail)
+    return table
+
+
+def _sticks(findings: Findings) -> Table:
+    table = _table(
+        _("The agent's own software, by stick"), (_("DEVICE"), _("VERSION"), _("STATE"), _("REASON"))
+    )
+    for one in findings.carried:
+        table.add_row(one.device, one.version, one.state, one.detail)
     return table
 
 

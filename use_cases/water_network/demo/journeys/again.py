@@ -12,7 +12,7 @@ def refused(stage: Stage) -> None:
     device = where_it_failed(stage)
     stage.say(_("Assigning release {release} to {device} again").format(release=plan.WORSE, device=device))
     stage.until(_("nothing is refused before"), lambda: not stage.observer.update(device).get("refusal"))
-    stage.operator.assign(device, plan.WORSE)
+    stage.operator.assign(device, plan.WORSE, _("to see that it is refused"))
     stage.until(_("{device} refuses it").format(device=device), lambda: _is_refused(stage, device))
 
 

@@ -1,4 +1,4 @@
-"""A better model is published and rolled out in waves under kills; then the policy made for it."""
+"""The better model is rolled out in waves under kills; then the policy made for it is."""
 
 from typing import Any, Final
 
@@ -14,8 +14,6 @@ VICTIMS: Final = (("rollouts",), ("device", "gw-129"))
 
 def model(stage: Stage) -> None:
     """Every gateway of the group must run the better model at the end, whoever was killed."""
-    stage.say(_("Publishing a better model, release {release}").format(release=plan.BETTER))
-    stage.operator.publish(plan.BETTER)
     order = Order(plan.BETTER, "1,50%,100%", _("knows leaks elsewhere"))
     went = roll_out(stage, order, _Kills(stage))
     stage.require(

@@ -21,7 +21,7 @@ def forged_and_replayed(stage: Stage) -> None:
     thief.remember()
     stage.say(_("A thief with the server's disk publishes a forged model"))
     thief.forge()
-    stage.operator.assign(device, plan.BETTER)
+    stage.operator.assign(device, plan.BETTER, _("to see that it is refused"))
     stage.until(
         _("{device} refuses it as forged").format(device=device), _told(stage, device, Refusal.FORGED)
     )
