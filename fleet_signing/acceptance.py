@@ -13,9 +13,10 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from fleet_protocol.targets import ROLES, Target, role_of
 from fleet_protocol.texts import _
+from fleet_signing import agreed
 from fleet_signing.ceremony import Bundle, OnlinePublic
 from fleet_signing.errors import MetadataError, StaleError
-from fleet_signing.image import OFFLINE_ROLES, delegating
+from fleet_signing.image import OFFLINE_ROLES
 from fleet_signing.metadata import targets_in, verify
 
 
@@ -90,6 +91,7 @@ def _extend(
             )
         for delegator in (*chain[-1:], root):
             verify(delegator.signed, Root.type, root)
+        agreed.require_roots(which, [root.signed])
         chain.append(root)
     if not chain:
         raise MetadataError(_("there is no {which} root; hold a ceremony first").format(which=which))
@@ -145,7 +147,7 @@ def _require_content(
     role: str, signed: Targets, known: Metadata[Targets] | None, require_bytes: Callable[[Target], None]
 ) -> None:
     if role == Targets.type:
-        _require_delegations(signed)
+        agreed.require_delegations(signed)
         return
     if signed.delegations is not None:
         raise MetadataError(_("{role} delegates further, which no device follows").format(role=role))
@@ -175,25 +177,5 @@ def _require_apart(roles: Mapping[str, Metadata[Targets]]) -> None:
             raise StaleError(
                 _("{path} has the name and the release of {other}; raise its release").format(
                     path=target.path, other=seen[release]
-                )
-            )
-
-
-def _require_delegations(signed: Targets) -> None:
-    """See to it that the top-level targets delegate as agreed, and vouch for nothing themselves."""
-    found = signed.delegations
-    roles = found.roles if found else None
-    if found is None or not roles or signed.targets or roles.keys() != ROLES.keys():
-        raise MetadataError(_("the targets do not delegate to {roles} alone").format(roles=", ".join(ROLES)))
-    agreed = delegating({role: [] for role in roles}, 1, signed.expires).delegations
-    assert agreed is not None  # noqa: S101 - just made
-    assert agreed.roles is not None  # noqa: S101
-    for role, delegated in roles.items():
-        if delegated.paths != agreed.roles[role].paths or not delegated.terminating:
-            raise MetadataError(_("{role} is given other paths than its own").format(role=role))
-        if delegated.threshold < (least := agreed.roles[role].threshold):
-            raise MetadataError(
-                _("{role} takes {least} signatures at least; the targets ask for {found}").format(
-                    role=role, least=least, found=delegated.threshold
                 )
             )

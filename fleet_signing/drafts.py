@@ -18,12 +18,12 @@ from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Metadata, Root, Targets
 from tuf.api.serialization.json import CanonicalJSONSerializer
 
-from fleet_protocol.targets import ROLES
+from fleet_protocol.targets import ROLES, role_of
 from fleet_protocol.texts import _
-from fleet_signing import ceremony
+from fleet_signing import agreed, ceremony
 from fleet_signing.ceremony import Bundle, OnlinePublic
 from fleet_signing.errors import MetadataError, StaleError
-from fleet_signing.metadata import has_signed, verify
+from fleet_signing.metadata import has_signed, targets_in, verify
 from fleet_signing.roles import HOLDERS
 
 
@@ -192,10 +192,10 @@ def encode(draft: Draft) -> bytes:
 
 
 def decode(content: bytes) -> Draft:
-    """The draft in a file; its signatures are not looked at.
+    """The draft in a file, which asks every role for what is agreed; its signatures are not looked at.
 
     Raises:
-        MetadataError: it is none.
+        MetadataError: it is none, or gives somebody more than is agreed.
     """
     draft = Draft(*ceremony.decode_both(content))
     whole = together(draft)
@@ -204,7 +204,23 @@ def decode(content: bytes) -> Draft:
     fits = whole.image_roots and whole.director_roots and {*(delegated or ())} == {*ROLES}
     if not fits or draft.bundle.roles.keys() - {Targets.type, *ROLES}:
         raise MetadataError(_("this is no draft; make it with 'fleet key draft' or 'fleet publish'"))
+    for each in (draft.bundle, draft.before or whole):
+        _require_agreed(each)
     return draft
+
+
+def _require_agreed(bundle: Bundle) -> None:
+    """See to it that people can be shown what ``bundle`` says: nothing in it is more than what they see."""
+    agreed.require_roots("image", (root.signed for root in bundle.image_roots))
+    agreed.require_roots("director", (root.signed for root in bundle.director_roots))
+    for role, metadata in bundle.roles.items():
+        if role == Targets.type:
+            agreed.require_delegations(metadata.signed)
+            continue
+        if metadata.signed.delegations is not None:
+            raise MetadataError(_("{role} may not delegate").format(role=role))
+        if any(role_of(target.description) != role for target in targets_in(metadata.signed)):
+            raise MetadataError(_("{role} vouches for what is not its own").format(role=role))
 
 
 def _require_whole(before: Bundle) -> None:

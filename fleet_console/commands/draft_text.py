@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tuf.api.metadata import Root, Snapshot
+from tuf.api.metadata import Root, Snapshot, Targets
 
 from fleet_protocol.texts import _
 from fleet_signing import ceremony, drafts
@@ -45,8 +45,8 @@ def _item(item: Item) -> Iterator[str]:
 
 
 def _keys(draft: Draft) -> Iterator[str]:
-    """Which keys are other ones than before; nothing where no ceremony is meant."""
-    if not draft.bundle.image_roots:
+    """Which keys are other ones than before; nothing where no document of the draft names any."""
+    if not draft.bundle.image_roots and Targets.type not in draft.bundle.roles:
         return
     before = drafts.known_keys(draft.before) if draft.before else {}
     for name, key in drafts.known_keys(drafts.together(draft)).items():

@@ -230,7 +230,7 @@ def test_targets_that_let_one_person_act_are_refused(there: Repositories) -> Non
     assert top.delegations is not None
     assert top.delegations.roles is not None
     top.delegations.roles["actuation"].threshold = 1
-    with pytest.raises(MetadataError, match="actuation takes 2 signatures at least; the targets ask for 1"):
+    with pytest.raises(MetadataError, match="actuation takes 2 signatures at least; the metadata asks for 1"):
         accept(there, only(targets=seal(top, there.offline.roles["targets"])))
 
 

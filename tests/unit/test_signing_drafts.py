@@ -1,12 +1,18 @@
 """Drafts that several people sign: what is added up, who is missing, and what no key signs."""
 
-import pytest
+from collections.abc import Callable
 
+import pytest
+from securesystemslib.signer import Key, Signature, SSlibKey
+from tuf.api.metadata import Delegations, Metadata, TargetFile
+
+from fleet_console.commands import draft_text
+from fleet_protocol.targets import ROLES
 from fleet_signing import acceptance, ceremony, drafts, image, keys
 from fleet_signing.ceremony import Bundle, OfflineKeys, OnlineKeys
 from fleet_signing.drafts import Draft
 from fleet_signing.errors import MetadataError, StaleError
-from fleet_signing.metadata import now
+from fleet_signing.metadata import now, seal
 from fleet_signing.roles import HOLDERS, KEY_NAMES
 from tests.support.repositories import Repositories, policy
 
@@ -125,3 +131,106 @@ def test_a_ceremony_with_a_key_left_out_or_given_twice_is_not_drawn_up(there: Re
 def test_what_is_no_draft_is_told(content: bytes) -> None:
     with pytest.raises(MetadataError):
         drafts.decode(content)
+
+
+def with_targets(there: Repositories, change: Callable[[Delegations], None]) -> Draft:
+    """What a thief hands round: new targets alone, on top of what is published."""
+    top = image.delegating(
+        {role: [each.public_key for each in there.offline.roles[role]] for role in ROLES}, 2, now()
+    )
+    assert top.delegations is not None
+    change(top.delegations)
+    return Draft(Bundle((), (), {"targets": Metadata(top)}), there.current)
+
+
+def with_key(role: str, key: Key) -> Callable[[Delegations], None]:
+    def change(found: Delegations) -> None:
+        assert found.roles is not None
+        found.roles[role].keyids[-1] = key.keyid
+        found.keys[key.keyid] = key
+
+    return change
+
+
+@pytest.mark.attack
+def test_a_draft_of_targets_alone_shows_whose_keys_are_new(there: Repositories) -> None:
+    thief = keys.generate().public_key
+    draft = drafts.decode(drafts.encode(with_targets(there, with_key("actuation", thief))))
+    assert f"new key actuation-2: {thief.keyid}" in draft_text.describe(draft)
+
+
+def one_key_more(found: Delegations) -> None:
+    thief = keys.generate().public_key
+    assert found.roles is not None
+    found.roles["models"].keyids.append(thief.keyid)
+    found.keys[thief.keyid] = thief
+
+
+def one_key_twice(found: Delegations) -> None:
+    """``actuation-2`` goes by its own id, and is ``actuation-1``."""
+    assert found.roles is not None
+    first, second = found.roles["actuation"].keyids
+    found.keys[second] = SSlibKey.from_dict(second, found.keys[first].to_dict())
+
+
+def a_key_that_is_not_there(found: Delegations) -> None:
+    assert found.roles is not None
+    del found.keys[found.roles["models"].keyids[0]]
+
+
+def one_signature(found: Delegations) -> None:
+    assert found.roles is not None
+    found.roles["actuation"].threshold = 1
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("change", [one_key_more, one_key_twice, a_key_that_is_not_there, one_signature])
+def test_targets_that_give_somebody_more_than_is_agreed_are_no_draft_and_are_not_taken(
+    there: Repositories, change: Callable[[Delegations], None]
+) -> None:
+    draft = with_targets(there, change)
+    with pytest.raises(MetadataError, match=r"goes by the id|has the keys|signatures at least"):
+        drafts.decode(drafts.encode(draft))
+    whole = seal(draft.bundle.roles["targets"].signed, there.offline.roles["targets"])
+    with pytest.raises(MetadataError, match=r"not signed by enough|has the keys|signatures at least"):
+        takes(there, Draft(Bundle((), (), {"targets": whole}), draft.before))
+
+
+@pytest.mark.attack
+def test_one_key_under_two_ids_is_not_two_people(there: Repositories) -> None:
+    """Whoever has ``actuation-1`` signs for ``actuation-2`` too."""
+    targets = seal(
+        with_targets(there, one_key_twice).bundle.roles["targets"].signed, there.offline.roles["targets"]
+    )
+    policy_that_acts = acting(there, 0).bundle.roles["actuation"]
+    (signature,) = policy_that_acts.signatures.values()
+    second = there.offline.roles["actuation"][1].public_key.keyid
+    policy_that_acts.signatures[second] = Signature(second, signature.signature)
+    with pytest.raises(MetadataError, match="goes by the id"):
+        takes(
+            there, Draft(Bundle((), (), {"targets": targets, "actuation": policy_that_acts}), there.current)
+        )
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("role", ["root", "targets"])
+def test_a_root_that_asks_one_person_is_no_draft_and_is_not_taken(there: Repositories, role: str) -> None:
+    public = {name: [each.public_key for each in held] for name, held in there.offline.by_role.items()}
+    drawn = ceremony.draw_up(public, there.online.public, now(), there.current, ())
+    weak = drawn.image_roots[-1].signed
+    weak.roles[role].threshold = 1
+    with pytest.raises(MetadataError, match=f"{role} takes 2 signatures at least"):
+        drafts.decode(drafts.encode(Draft(drawn, there.current)))
+    roots = (*drawn.image_roots[:-1], seal(weak, there.offline.root))
+    with pytest.raises(MetadataError, match=f"{role} takes 2 signatures at least"):
+        takes(there, Draft(Bundle(roots, (), {}), there.current))
+
+
+@pytest.mark.attack
+def test_a_draft_with_a_path_that_is_none_of_ours_is_not_shown_to_anybody(there: Repositories) -> None:
+    """A path could move the cursor, and hide what is above it."""
+    policies = image.renewed(there.roles["policies"].signed, now())
+    policies.targets["\x1b[2Jpolicies/leak/1.toml"] = TargetFile(1, {"sha256": "0" * 64}, "x")
+    draft = Draft(Bundle((), (), {"policies": Metadata(policies)}), there.current)
+    with pytest.raises(MetadataError, match="no description of ours"):
+        drafts.decode(drafts.encode(draft))
