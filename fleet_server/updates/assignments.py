@@ -59,8 +59,9 @@ def assign(
             twin = beside.get(device)
             if twin is not None and twin.artifact == artifact:
                 if mode is Mode.SHADOW:
-                    continue
-                session.delete(twin)
+                    artifact = None
+                else:
+                    session.delete(twin)
             if artifact is None:
                 if row is not None:
                     session.delete(row)

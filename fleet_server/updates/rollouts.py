@@ -122,6 +122,11 @@ def foresee(session: Session, tenant: str, identity: str, order: Order) -> Outlo
         for device in devices
         if (found := fitness.problems(artifact, device.profile))
     }
+    if order.mode is Mode.SHADOW:
+        unfit |= dict.fromkeys(
+            _acting(session, artifact, devices),
+            _("the release is to act there; in its own shadow it would learn nothing"),
+        )
     waves = _cut(order, devices, unfit, identity)
     return Outlook(artifact, tuple(devices), tuple(map(tuple, waves)), unfit)
 
@@ -275,6 +280,16 @@ def _refuse_overlap(session: Session, tenant: str, order: Order, devices: set[st
                 devices=", ".join(device for _rollout, device in shared[:_NAMED]),
             )
         )
+
+
+def _acting(session: Session, artifact: Artifact, devices: Sequence[Device]) -> list[str]:
+    """Those of ``devices`` on which ``artifact`` is to act."""
+    acting = session.exec(
+        select(Assignment.device)
+        .where(Assignment.tenant == artifact.tenant, Assignment.artifact == artifact.sha256)
+        .where(Assignment.mode == Mode.ACT)
+    )
+    return sorted({device.id for device in devices}.intersection(acting))
 
 
 def _cut(order: Order, devices: Sequence[Device], unfit: Mapping[str, str], identity: str) -> list[list[str]]:

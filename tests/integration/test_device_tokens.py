@@ -25,6 +25,9 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.attack
 
+NESTED = base64.urlsafe_b64encode(b'{"alg":' + b"[" * 20_000).rstrip(b"=").decode()
+"""A header that no reader gets to the end of."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -208,6 +211,7 @@ def test_a_strange_certificate_number_is_a_stranger(shared: DevicePost, kid: obj
         ({"grant_type": GRANT, "assertion": ["a", "b"]}, "invalid_request"),
         ({"grant_type": GRANT, "assertion": "no token"}, "invalid_grant"),
         ({"grant_type": GRANT, "assertion": "."}, "invalid_grant"),
+        ({"grant_type": GRANT, "assertion": f"{NESTED}.e30.eA"}, "invalid_grant"),
         ({"grant_type": GRANT, "assertion": "x" * 40_000}, "invalid_request"),
         ({"grant_type": GRANT, **{f"f{n}": "x" for n in range(20)}}, "invalid_request"),
     ],

@@ -2,20 +2,23 @@
 
 import msgspec
 import pytest
-from sqlalchemy import Engine
+from alembic import command
+from sqlalchemy import Engine, text
 from sqlmodel import Session, select
 
 from fleet_protocol.targets import Kind, Mode
 from fleet_server.database.engine import writing
-from fleet_server.database.models import Assignment
+from fleet_server.database.models import Assignment, metadata
+from fleet_server.database.schema import _config
 from fleet_server.devices.groups import set_group
 from fleet_server.errors import BadChange, RulesError
 from fleet_server.updates.changes import plan_assign
 from fleet_server.updates.rollout_rules import Rules
-from fleet_server.updates.rollouts import Order
+from fleet_server.updates.rollouts import Action, Order
 from tests.support.actors import SOMEBODY
 from tests.support.rollouts import (
     TENANT,
+    act,
     add_fleet,
     digest,
     give,
@@ -91,3 +94,50 @@ def test_only_a_model_is_rolled_out_in_shadow(engine: Engine, fleet: list[str]) 
     order = Order("all", Kind.POLICY, "watch", 1, Rules(waves=("100%",)), "a trial", Mode.SHADOW)
     with pytest.raises(RulesError, match="only a model"):
         launch(engine, order)
+
+
+def shadow_of(release: int) -> Order:
+    return Order("all", Kind.MODEL, "leak", release, Rules(waves=("100%",)), "a trial", Mode.SHADOW)
+
+
+def test_a_device_on_which_the_release_acts_is_left_out_of_its_rollout_in_shadow(
+    engine: Engine, fleet: list[str]
+) -> None:
+    with pytest.raises(RulesError, match="in its own shadow"):
+        launch(engine, shadow_of(1))
+    give(engine, fleet[:1], 2)
+    identity = launch(engine, shadow_of(2))
+    move_on(engine)
+    found = page(engine, identity)
+    assert [(one.id, "in its own shadow" in one.detail) for one in found.left_out] == [(fleet[0], True)]
+    assert [orders(engine, each) for each in fleet] == [{"act": NEW}, {"act": OLD, "shadow": NEW}]
+
+
+def test_a_shadow_that_is_taken_back_is_gone_where_the_one_before_acts_meanwhile(
+    engine: Engine, fleet: list[str]
+) -> None:
+    publish(engine, 3)
+    for each in fleet:
+        assign(engine, each, 2, Mode.SHADOW)
+    identity = launch(engine, shadow_of(3))
+    move_on(engine)
+    give(engine, fleet, 2)
+    act(engine, identity, Action.ABORT)
+    assert [orders(engine, each) for each in fleet] == [{"act": NEW}] * 2, "and no release 3 in shadow"
+
+
+def test_going_back_before_shadows_leaves_no_answer_of_one(engine: Engine) -> None:
+    """Unmarked it would pass for one that acted."""
+    table = metadata.tables["inference"]
+    given = {
+        column.name: 1 if column.type.python_type in {int, float} else "x"
+        for column in table.columns
+        if column.server_default is None and column.type.python_type is not bool
+    }
+    rows = [given | {"uncertain": False, "seq": each, "shadow": each == 2} for each in (1, 2)]
+    with engine.begin() as connection:
+        connection.execute(table.insert(), rows)
+    with engine.execution_options(write_first=True).begin() as connection:
+        command.downgrade(_config(connection), "0006")
+    with engine.connect() as connection:
+        assert list(connection.scalars(text("SELECT seq FROM inference"))) == [1]

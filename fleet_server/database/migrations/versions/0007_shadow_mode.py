@@ -22,6 +22,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Unmarked, they would pass for answers that acted.
+    op.execute("DELETE FROM inference WHERE shadow")
     op.drop_column("inference", "shadow")
     op.execute(
         "DELETE FROM rollout_member WHERE (tenant, rollout) IN"
