@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from fleet_console.tables import age, table
+from fleet_console.tables import age, safe, table
 from fleet_protocol.targets import WORDS, Mode, Refusal
 from fleet_protocol.texts import _
 
@@ -176,7 +176,7 @@ def _why(one: Mapping[str, Any]) -> str:
     if one["refusal"] in set(Refusal):
         words = WORDS[Refusal(one["refusal"])]
         return f"{one['refusal']}: {words.meaning} {words.next_step}"
-    return str(one["refusal"] or one["detail"])
+    return safe(str(one["refusal"] or one["detail"]))
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:

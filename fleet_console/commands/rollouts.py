@@ -1,5 +1,6 @@
 """``fleet group`` and ``fleet rollout``: who is meant, and moving them to a release in waves."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,7 +14,7 @@ from fleet_console.commands.proposing import Reason, Wait, say
 from fleet_console.commands.rollout_watch import watch
 from fleet_console.errors import ConsoleError, UsageError
 from fleet_console.sources.http import Place, Server
-from fleet_protocol.targets import Mode
+from fleet_protocol.targets import Kind, Mode
 from fleet_protocol.texts import _
 
 group_app: Final = typer.Typer(help=_("Groups of devices: saved filters."), no_args_is_help=True)
@@ -58,6 +59,10 @@ def start(  # noqa: PLR0913 - the command's options
     reason: Reason,
     model: Annotated[str | None, typer.Option(metavar="NAME", help=_("The model."))] = None,
     policy: Annotated[str | None, typer.Option(metavar="NAME", help=_("Or the policy."))] = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help=_("Or the agent's software."))] = None,
+    system: Annotated[
+        str | None, typer.Option("--os", metavar="NAME", help=_("Or the operating system."))
+    ] = None,
     wave: Annotated[
         str,
         typer.Option(metavar="LIST", help=_("How much of the group has it after each wave: 10%, or 5.")),
@@ -77,7 +82,7 @@ def start(  # noqa: PLR0913 - the command's options
     as_json: AsJson = False,
 ) -> None:
     """Ask for a rollout."""
-    kind, name = _what(model, policy)
+    kind, name = _what({Kind.MODEL: model, Kind.POLICY: policy, Kind.AGENT: agent, Kind.OS: system})
     body = {
         "group": group,
         "kind": kind,
@@ -205,12 +210,14 @@ def _confirm(identity: str, rollout: Any) -> None:
     confirm_by_typing(identity, question)
 
 
-def _what(model: str | None, policy: str | None) -> tuple[str, str]:
-    if model is not None and policy is None:
-        return "model", model
-    if policy is not None and model is None:
-        return "policy", policy
-    raise UsageError(_("what shall be rolled out? Give --model NAME or --policy NAME, one of them"))
+def _what(given: Mapping[Kind, str | None]) -> tuple[Kind, str]:
+    """The one artifact that is ``given``."""
+    named = [(kind, name) for kind, name in given.items() if name is not None]
+    if len(named) != 1:
+        raise UsageError(
+            _("what shall be rolled out? Give one of --model, --policy, --agent and --os with its name")
+        )
+    return named[0]
 
 
 def _soak_s(text: str) -> int:

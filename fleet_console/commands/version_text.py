@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fleet_console.tables import age, table
+from fleet_console.tables import age, safe, table
 from fleet_protocol.targets import Mode
 from fleet_protocol.texts import _
 
@@ -53,6 +53,6 @@ def _by(one: Mapping[str, Any], now_ms: int) -> str:
 def _reason(one: Mapping[str, Any]) -> str:
     lines = [
         f"{_named(one)}: {one['text']}",
-        *([f"  {one['detail']}"] if one["detail"] else []),
+        *([f"  {safe(one['detail'])}"] if one["detail"] else []),
     ]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from fleet_server.identity.device_tokens import read_token_key
 from fleet_server.updates.bundle_nonces import BundleNonces
 from fleet_server.updates.export import write_bundle
 from fleet_server.updates.online import refusing
-from fleet_server.updates.publications import CEREMONY, PUBLISH, takes_approval
+from fleet_server.updates.publications import CEREMONY, PUBLISH, says_who_signs, takes_approval
 from fleet_server.updates.repository import newest_root, versions
 from fleet_signing import ceremony
 from fleet_signing.ceremony import MAX_BUNDLE, Bundle
@@ -106,8 +106,8 @@ async def publish_metadata(
 ) -> Published | ProposalPage:
     """Publish models in their next version, or propose to publish policies; their bytes are here."""
     bundle = await _bundle(request)
-    if bundle.image_roots or bundle.director_roots:
-        raise Refused(_("roots are published by importing a ceremony: 'fleet key import'"))
+    if says_who_signs(bundle):
+        raise Refused(_("who may sign is published by importing a ceremony: 'fleet key import'"))
     updates.repository.require_vouched()
     publication = _Publication(PUBLISH, bundle, reason, Permission.ARTIFACT_PUBLISH)
     return await run_in_threadpool(_publish, caller, updates, changes, publication, response)

@@ -50,7 +50,7 @@ def claimed_serial(assertion: str) -> str:
     """
     try:
         header = jwt.get_unverified_header(assertion)
-    except jwt.PyJWTError:
+    except (jwt.PyJWTError, RecursionError):
         raise refused() from None
     if header.get("alg") != ALGORITHM or not _HEADER.issuperset(header):
         raise refused()

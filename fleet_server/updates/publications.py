@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 from sqlmodel import Session, func, select
+from tuf.api.metadata import Targets
 
 from fleet_protocol.targets import ROLES, Kind
 from fleet_protocol.texts import _
@@ -19,8 +20,9 @@ from fleet_server.errors import BadChange
 from fleet_server.updates.office import Office
 from fleet_server.updates.online import refusing
 from fleet_server.updates.repository import versions
-from fleet_signing import ceremony
+from fleet_signing import ceremony, drafts
 from fleet_signing.ceremony import Bundle
+from fleet_signing.drafts import Draft
 from fleet_signing.metadata import targets_in
 
 PUBLISH: Final = "policy.publish"
@@ -44,6 +46,11 @@ def takes_approval(current: Bundle | None, incoming: Bundle) -> bool:
     if current is None:
         return False
     return bool(_news(current, incoming).keys() - _FREE)
+
+
+def says_who_signs(incoming: Bundle) -> bool:
+    """Whether ``incoming`` names keys, be it that they are the present ones: that is for a ceremony."""
+    return bool(incoming.image_roots or incoming.director_roots or Targets.type in incoming.roles)
 
 
 def actions(office: Office) -> tuple[Action, ...]:
@@ -71,8 +78,8 @@ class _Planner:
         document = read(arguments, DocumentArguments).document
         with refusing():
             incoming = ceremony.decode_bundle(document.encode())
-        if self._name == PUBLISH and (incoming.image_roots or incoming.director_roots):
-            raise BadChange(_("roots are published by importing a ceremony: 'fleet key import'"))
+        if self._name == PUBLISH and says_who_signs(incoming):
+            raise BadChange(_("who may sign is published by importing a ceremony: 'fleet key import'"))
         current = self._current()
         self._office.check(incoming)
         count = session.exec(select(func.count()).select_from(Device).where(Device.tenant == tenant)).one()
@@ -92,8 +99,9 @@ class _Planner:
         return current
 
     def _diff(self, current: Bundle, incoming: Bundle) -> tuple[Difference, ...]:
-        """Versions, and what is newly vouched for; of a policy every word."""
+        """Versions, whose keys are other ones, and what is newly vouched for; of a policy every word."""
         lines = [Difference(name, *pair) for name, pair in sorted(_news(current, incoming).items())]
+        lines += _keys(current, incoming)
         for role in ROLES:
             if role not in incoming.roles:
                 continue
@@ -105,6 +113,17 @@ class _Planner:
                         content = self._office.artifacts.path(target.sha256).read_bytes()
                         lines.append(Difference(f"{target.path} says", None, content.decode()))
         return tuple(lines)
+
+
+def _keys(current: Bundle, incoming: Bundle) -> list[Difference]:
+    """The offline keys that ``incoming``, which could be published, would replace, by their ids."""
+    before = drafts.known_keys(current)
+    after = drafts.known_keys(drafts.together(Draft(incoming, current)))
+    return [
+        Difference(f"key {name}", before[name].keyid if name in before else None, key.keyid)
+        for name, key in after.items()
+        if before.get(name) != key
+    ]
 
 
 def _news(current: Bundle, incoming: Bundle) -> Mapping[str, tuple[int, int]]:

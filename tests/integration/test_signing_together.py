@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from fleet_signing import ceremony, drafts
+from fleet_signing import keys as keys_of_files
+from fleet_signing.ceremony import Bundle
 from tests.support.fleet_server import approve_waiting, fleet
 from tests.support.repositories import policy
-from tests.support.update_place import PASSPHRASE, Place
+from tests.support.update_place import PASSPHRASE, Place, post
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,15 @@ def test_a_key_is_replaced_by_a_draft_that_only_those_sign_whom_it_needs(
     for keys, source, out, more in ((old, draft, first, ()), (fresh, first, whole, ("--new-key",))):
         signed = fleet("key", "sign", source, "--keys", keys, "--out", out, *more)
         assert signed.returncode == 0, signed.stderr
+    signed_by_all = drafts.decode(whole.read_bytes()).bundle
+    alone = Bundle((), (), {"targets": signed_by_all.roles["targets"]})
+    refused = post(place, ceremony.encode_bundle(alone))
+    assert (refused.status_code, "who may sign" in refused.json()["message"]) == (422, True)
     place.fleet("key", "import", whole, "--reason", "models was stolen")
+    (waiting,) = place.server.get("/v1/proposals", waiting="true")["items"]
+    said = place.server.get(f"/v1/proposals/{waiting['id']}")["diff"]
+    new = keys_of_files.public_in(fresh / "models.key").keyid
+    assert [line["after"] for line in said if line["field"].startswith("key ")] == [new]
     approve_waiting(place.server.data)
     assert len(place.published().image_roots) == 2
     place.client("image", root, tmp_path / "device").refresh()

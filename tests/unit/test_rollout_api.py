@@ -19,6 +19,7 @@ from fleet_console.commands.durations import seconds
 from fleet_console.commands.rollout_watch import _drawing
 from fleet_console.sources.http import Answer
 from fleet_protocol.messages import HealthReport
+from fleet_protocol.targets import Kind
 from fleet_server.config import ServerConfig
 from fleet_server.database.engine import writing
 from fleet_server.database.models import Service
@@ -201,6 +202,27 @@ def test_the_command_line_tells_the_same(client: httpx.Client, centre: Centre) -
     assert fleet("rollout", "abort", identity, "--yes", *where).returncode == 0
     watched = fleet("rollout", "watch", identity, *where)
     assert (watched.returncode, watched.stdout.count("\n")) == (1, 1)
+
+
+def test_every_kind_is_rolled_out_from_the_command_line(client: httpx.Client, centre: Centre) -> None:
+    engine, config = centre
+    publish(engine, 1, name="argan", kind=Kind.AGENT)
+    publish(engine, 1, name="gateway_os", kind=Kind.OS)
+    where = ("--reason", "better", "--server", str(client.base_url), "--token-file", config.token)
+    start = ("rollout", "start", "--group", "all", "--release", "1")
+    asked = fleet(*start, "--agent", "argan", *where)
+    assert "agent argan: none × 4 → release 1 × 4" in asked.stdout, asked.stderr
+    asked = fleet(*start, "--os", "gateway_os", *where)
+    assert "os gateway_os: none × 4 → release 1 × 4" in asked.stdout, asked.stderr
+    both = fleet(*start, "--agent", "argan", "--os", "gateway_os", *where)
+    assert (both.returncode, "what shall be rolled out?" in both.stderr) == (2, True)
+
+
+def test_what_a_device_says_of_its_failure_moves_nothing_on_the_terminal() -> None:
+    """C1 controls are none of those that a report is refused for."""
+    member = {"id": "gw-1", "state": "failed", "update": "", "refusal": "", "detail": "\x9b2Jall is well"}
+    (line,) = rollout_text.under_way({"devices": [member]})
+    assert line == "gw-1: failed (\\x9b2Jall is well)"
 
 
 def test_watching_draws_every_wave_and_who_is_under_way(client: httpx.Client, centre: Centre) -> None:

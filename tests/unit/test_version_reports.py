@@ -1,6 +1,7 @@
 """Version reports: what is read of them, desired against reported, and which words cannot both be true."""
 
 import contextlib
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_console.commands import version_text
 from fleet_protocol import versions
 from fleet_protocol.errors import VersionError
 from fleet_protocol.messages import ClockState, UpdateReport
@@ -197,3 +199,16 @@ def test_a_bundles_nonce_counts_for_its_device_and_its_time_alone() -> None:
             BundleNonces(key * 32).issued_ms(asked.nonce, device, now_ms)
     with pytest.raises(Unattested, match="has not exported"):
         nonces.issued_ms("B" + asked.nonce[1:], "gw-1", NOW)
+
+
+def test_what_a_device_says_moves_nothing_on_the_terminal() -> None:
+    """C1 controls are none of those that a report is refused for."""
+    update = UpdateReport(
+        kind=Kind.MODEL, name="leak", release=3, version="1.3", state=UpdateState.FAILED, since_wall_ms=NOW,
+        detail="\x9b2Jall is well",
+    )  # fmt: skip
+    told = Told([update], heard_ms=NOW)
+    items = [asdict(each) for each in differences([Wished("model", "leak", "1.3", 3, SHA[3])], None, told)]
+    text = version_text.versions({"items": items}, NOW)
+    assert "\x9b" not in text
+    assert "\\x9b2Jall is well" in text
