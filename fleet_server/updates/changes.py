@@ -87,7 +87,9 @@ def plan_start(session: Session, tenant: str, identity: str, arguments: Argument
             Change(START, identity, None, RolloutState.RUNNING, {"reason": asked.reason, "mode": asked.mode})
         ]
 
-    return Plan(_of_start(order, outlook, devices, group.filter), Radius.of(devices), carry)
+    diff = _of_start(order, outlook, devices, group.filter)
+    diff += _of_rollout_terms(session, tenant, order, [device.id for device in reached])
+    return Plan(diff, Radius.of(devices), carry)
 
 
 def plan_resume(session: Session, tenant: str, _identity: str, arguments: Arguments) -> Plan:
@@ -215,7 +217,6 @@ def _of_start(
         Difference("max_failures", None, order.rules.max_failures),
         Difference("soak_s", None, order.rules.soak_s),
         Difference("left_out", None, sorted(outlook.unfit)),
-        *_of_terms(ANY, order.rules.delivery),
     )
 
 
@@ -253,6 +254,23 @@ def _of_terms(before: Delivery, after: Delivery) -> list[Difference]:
     """What changes about how it is fetched."""
     changed = before != after
     return [Difference("delivery", delivery.encode(before), delivery.encode(after))] if changed else []
+
+
+def _of_rollout_terms(
+    session: Session, tenant: str, order: Order, devices: Sequence[str]
+) -> tuple[Difference, ...]:
+    """What a rollout changes about how it is fetched: its terms take the place of each device's own."""
+    after = delivery.encode(order.rules.delivery)
+    before: Counter[str] = Counter()
+    for part in in_parts(devices):
+        query = (
+            select(Assignment.delivery)
+            .where(Assignment.tenant == tenant, Assignment.kind == order.kind, Assignment.name == order.name)
+            .where(Assignment.mode == order.mode, col(Assignment.device).in_(part))
+        )
+        before.update(text for text in session.exec(query) if text)
+    changed = after or before
+    return (Difference("delivery", dict(sorted(before.items())) or None, after),) if changed else ()
 
 
 def _terms(session: Session, tenant: str, device: str, what: tuple[Kind, str], mode: Mode) -> Delivery:

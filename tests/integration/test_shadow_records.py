@@ -12,7 +12,7 @@ from fleet_server.database.models import Assignment, metadata
 from fleet_server.database.schema import _config
 from fleet_server.devices.groups import set_group
 from fleet_server.errors import BadChange, RulesError
-from fleet_server.updates.changes import plan_assign
+from fleet_server.updates.changes import plan_assign, plan_start
 from fleet_server.updates.rollout_rules import Rules
 from fleet_server.updates.rollouts import Action, Order
 from tests.support.actors import SOMEBODY
@@ -141,3 +141,16 @@ def test_going_back_before_shadows_leaves_no_answer_of_one(engine: Engine) -> No
         command.downgrade(_config(connection), "0006")
     with engine.connect() as connection:
         assert list(connection.scalars(text("SELECT seq FROM inference"))) == [1]
+
+
+def test_who_approves_a_rollout_sees_whose_terms_of_delivery_it_ends(
+    engine: Engine, fleet: list[str]
+) -> None:
+    terms = {"max_kib_per_s": 16, "windows": ["22:00-06:00"]}
+    given = {"device": fleet[0], "kind": "model", "name": "leak", "release": 2, "delivery": terms}
+    asked = {"group": "all", "kind": "model", "name": "leak", "release": 2, "reason": "a trial"}
+    with writing(engine) as session:
+        plan_assign(session, TENANT, "", given).carry()
+        diff = plan_start(session, TENANT, "id", asked | {"rules": {"waves": ["100%"]}}).diff
+    (line,) = [each for each in diff if each.field == "delivery"]
+    assert (line.before, line.after) == ({msgspec.json.encode(terms).decode(): 1}, "")
