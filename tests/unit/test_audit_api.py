@@ -223,7 +223,10 @@ class Driver:
         return self.client.post("/v1/updates/metadata", params=WHY, content=content)
 
 
-ELSEWHERE = {"POST /v1/session/oidc": "tests/integration/test_access_oidc.py, with a real issuer"}
+ELSEWHERE = {
+    "POST /v1/session/oidc": "tests/integration/test_access_oidc.py, with a real issuer",
+    "POST /v1/updates/receipts": "tests/integration/test_version_reports.py, with a device's own receipt",
+}
 """Operations that are shown to leave a record in another place."""
 
 

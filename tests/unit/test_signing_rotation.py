@@ -18,7 +18,7 @@ from edge_agent.updates.marks import Marks
 from edge_agent.updates.source import Bundle, closing
 from edge_agent.updates.spoken import Ask
 from edge_agent.updates.trust import Repositories as Verified
-from fleet_protocol.targets import ROLES, Description, Kind, Target, path_of
+from fleet_protocol.targets import ROLES, Description, ImageFormat, Kind, Requirements, Target, path_of
 from fleet_signing import ceremony, drafts, image, keys
 from fleet_signing.artifacts import Artifact
 from fleet_signing.ceremony import OfflineKeys, OnlineKeys
@@ -33,8 +33,11 @@ def artifact(role: str, release: int) -> Artifact:
     """Something that ``role`` signs; its bytes are never opened here."""
     kind = ROLES[role]
     described = Description(
-        kind=kind, name="thing", version="1", release=release, actuates=role == "actuation"
-    )
+        kind=kind, name="thing", version="1", release=release, actuates=role == "actuation",
+        requires=Requirements(image=ImageFormat.RAUC, profiles=("raspberry-pi-5-rauc",))
+        if kind is Kind.OS
+        else Requirements(),
+    )  # fmt: skip
     content = f"{role} {release}".encode()
     sha256 = hashlib.sha256(content).hexdigest()
     return Artifact(Target(path_of(described), len(content), sha256, described), content)
