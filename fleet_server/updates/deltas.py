@@ -8,6 +8,7 @@ worth it is remembered too. What is kept has a limit; what was made first goes f
 import asyncio
 import contextlib
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -95,18 +96,16 @@ class Deltas:
             old, new = map(self._artifacts.path, pair)
             most = int(SHARE * new.stat().st_size)
             arguments = [str(old), str(new), str(self._kept(pair)), str(most)]
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "fleet_server.updates.delta_work", *arguments
-            )
+            command = [sys.executable, "-P", "-m", "fleet_server.updates.delta_work", *arguments]
+            # One of asyncio's own waits for ever where the server is stopped while it starts.
+            child = subprocess.Popen(command)  # noqa: ASYNC220 - takes a millisecond
+            status = None
             try:
-                async with asyncio.timeout(_MAKE_S):
-                    status = await child.wait()
-            except TimeoutError:
-                status = None
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    status = await asyncio.to_thread(child.wait, _MAKE_S)
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
-                await asyncio.shield(child.wait())
+                child.kill()
+                child.wait()
             if status != 0:
                 await asyncio.to_thread(self._useless(pair).touch)
             if status not in {0, NOT_WORTH_IT}:

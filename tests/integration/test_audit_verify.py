@@ -241,7 +241,7 @@ def test_what_cannot_be_checked_is_neither_whole_nor_broken(archive: Archive, tm
     for options, said in (
         (("--data", tmp_path / "empty"), "is no server's data folder"),
         (("--data", archive.folder, "--checkpoints", tmp_path / "none"), "cannot be read"),
-        (("--data", archive.folder, "--key", tmp_path / "bad.pub"), "is no Ed25519 key"),
+        (("--data", archive.folder, "--key", tmp_path / "bad.pub"), "is no key; Ed25519"),
         (("--export", archive.checkpoints), "an export does not prove itself alone"),
         (("--export", archive.checkpoints, "--checkpoints", archive.checkpoints,
           "--key", public_file(archive.config)), "is no export"),

@@ -60,10 +60,9 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     [
         ("Starting the fleet server", signal.SIGINT),
         ("Holding the key ceremony", signal.SIGTERM),
-        ("Enrolling gw-149", signal.SIGTERM),
         ("first reading of every agent", signal.SIGINT),
     ],
-    ids=["server starts", "ceremony", "enrolling", "agents run"],
+    ids=["server starts", "ceremony", "agents run"],
 )
 def test_a_stop_leaves_nothing(tmp_path: Path, moment: str, number: signal.Signals) -> None:
     with demo(tmp_path, "--check") as process:

@@ -94,7 +94,7 @@ def test_the_desired_half_says_what_is_assigned_and_its_version_is_the_hint(
     desired = get_device(engine, TENANT, "gw-03").desired
     assert desired is not None
     assert desired["assignments"] == [
-        {"kind": "model", "name": "leak", "version": "2.0", "release": 2, "sha256": NEW}
+        {"kind": "model", "name": "leak", "version": "2.0", "release": 2, "sha256": NEW, "mode": "act"}
     ]
     assert [(hint.device, hint.version) for hint in outstanding(engine, 100)] == [(name, 2) for name in fleet]
 

@@ -158,7 +158,9 @@ def test_a_model_in_shadow_beside_the_one_that_acts(
     assert not rules(), "what the shadow sees raises nothing"
 
     assert device.process
-    (worker,) = nicer(device.process.pid)
+    agent = device.process.pid
+    wait_until(lambda: len(nicer(agent)) == 1, "nothing is left of the one that was examined")
+    (worker,) = nicer(agent)
     worker.send_signal(signal.SIGKILL)
     go_on(shadow=False)
     go_on(shadow=True)

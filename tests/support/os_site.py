@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from edge_agent.clock import BUILD_MS, Clock
@@ -26,9 +27,17 @@ TURN_MS = 6000
 """What passes on the device's clock between two turns; longer than the installer waits."""
 
 
+class _NoShadows:
+    """No model runs in shadow."""
+
+    async def keep(self, digests: AbstractSet[str]) -> None:
+        """See :class:`edge_agent.updates.running.Beside`."""
+
+
 class _NoModels:
     """No model runs here."""
 
+    shadows = _NoShadows()
     usual = vitals = staticmethod(lambda _name: calm())
 
 

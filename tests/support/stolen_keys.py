@@ -19,7 +19,17 @@ from typing import NamedTuple
 
 from edge_agent.updates import marks
 from edge_agent.updates.spoken import Accepted, Refused, Said
-from fleet_protocol.targets import ACTUATION, ROLES, Description, Refusal, Requirements, Target, path_of
+from fleet_protocol.targets import (
+    ACTUATION,
+    ROLES,
+    Description,
+    ImageFormat,
+    Kind,
+    Refusal,
+    Requirements,
+    Target,
+    path_of,
+)
 from fleet_signing import ceremony, image, keys
 from fleet_signing.artifacts import Artifact
 from fleet_signing.metadata import encode, seal
@@ -107,7 +117,11 @@ def artifact(role: str, release: int) -> Artifact:
         version=f"1.{release}",
         release=release,
         actuates=role == ACTUATION,
-        requires=Requirements(model="thing" if role in {"policies", ACTUATION} else ""),
+        requires=Requirements(
+            model="thing" if role in {"policies", ACTUATION} else "",
+            image=ImageFormat.RAUC if ROLES[role] is Kind.OS else None,
+            profiles=("raspberry-pi-5-rauc",) if ROLES[role] is Kind.OS else (),
+        ),
     )
     target = Target(path_of(description), len(content), hashlib.sha256(content).hexdigest(), description)
     return Artifact(target, content)

@@ -225,7 +225,7 @@ class Driver:
 
 ELSEWHERE = {
     "POST /v1/session/oidc": "tests/integration/test_access_oidc.py, with a real issuer",
-    "POST /v1/updates/receipts": "tests/integration/test_version_reports.py, with a device's own key",
+    "POST /v1/updates/receipts": "tests/integration/test_version_reports.py, with a device's own receipt",
 }
 """Operations that are shown to leave a record in another place."""
 
