@@ -249,6 +249,19 @@ def test_what_is_not_ordered_in_shadow_any_more_ends(bench: Bench) -> None:
     assert not bench.executor.is_watching
 
 
+def test_a_shadow_whose_model_acts_before_its_order_is_known_to_be_over_ends_all_the_same(
+    bench: Bench,
+) -> None:
+    bench.accept(NEWER)  # while the same look still fetches something else
+    bench.advance()
+    bench.clock.advance(301_000)
+    bench.advance()
+    assert bench.state(NEWER.target) is S.COMMITTED
+    bench.executor.settle(ordered(NEWER.target))
+    bench.advance()
+    assert not bench.runner.shadows.running
+
+
 def test_a_shadow_that_fails_long_after_its_probation_ends_and_is_not_taken_again(bench: Bench) -> None:
     bench.runner.shadows.seen = Vitals(answers=20, failures=4)
     bench.advance()
