@@ -46,8 +46,8 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spare: Count = 1 << 20
 
 
-class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What was spent on one artifact.
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """What was spent on one artifact; what a later version of the agent adds is passed over.
 
     ``fetched`` and ``seconds`` are of all time, ``period_fetched`` and ``period_seconds`` of the period
     that began at ``began``. ``saved``: bytes that did not have to come, because the device made them
