@@ -137,7 +137,7 @@ def ordered(release: int) -> OrderedVersion:
     ],
 )
 def test_everything_that_stands_is_explained_with_a_next_step(journal: Journal, expected: list[str]) -> None:
-    found = findings(journal, Installed().switched(MODEL.target))
+    found = findings(journal, Installed().switched(MODEL.target), {})
     assert [each.code for each in found] == expected
     assert all(each.meaning.endswith(".") and each.next_step.endswith(".") for each in found)
     if expected == ["waiting"]:
@@ -159,6 +159,25 @@ def test_status_explain_and_history_are_told_as_text_and_as_json(
         tell(config, action, as_json=True)
         content = json.loads(capsys.readouterr().out)
         assert words in json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "why"),
+    [
+        (Ledger(canceled=True), "canceled on site"),
+        (Ledger(held="waits for its window"), "waits for its window"),
+    ],
+)
+def test_what_must_not_be_fetched_is_not_explained_as_being_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ledger: Ledger, why: str
+) -> None:
+    (tmp_path / "agent.toml").write_text(SETTINGS)
+    bench = Bench(tmp_path / "data" / "updates")
+    bench.executor.begin(MODEL.target)
+    ledgers.save(ledgers.place_of(bench.folder / "downloads", MODEL.target.sha256), ledger)
+    tell(load(tmp_path / "agent.toml"), "explain", as_json=True)
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["code"], found["detail"]) == ("held", why)
 
 
 def request(device: str, nonce: str = NONCE) -> bytes:
