@@ -11,7 +11,10 @@ from edge_agent.updates import records
 from edge_agent.updates.planner import Install, Keep, Refuse, Situation, Step, plan
 from edge_agent.updates.probation import Verdict, judge
 from edge_agent.updates.records import Installed
+from edge_agent.updates.spoken import ENCODER, MAX_LINE, Done
+from edge_agent.updates.trust import MAX_ORDERS
 from fleet_protocol.targets import (
+    BESIDE,
     Description,
     ImageFormat,
     Kind,
@@ -22,6 +25,7 @@ from fleet_protocol.targets import (
     path_of,
 )
 from fleet_protocol.update_states import UpdateState
+from fleet_protocol.versions import OrderedVersion
 from tests.support.updating import calm, model_artifact, policy_artifact
 
 S = UpdateState
@@ -185,3 +189,11 @@ def test_a_record_that_cannot_be_read_is_set_aside(tmp_path: Path, content: byte
     assert (tmp_path / "installed.json.unreadable").read_bytes() == content
     records.save(tmp_path, Installed().switched(MODEL.target))
     assert records.load(tmp_path, Installed).slot(KEY).current == MODEL.target
+
+
+@pytest.mark.attack
+def test_as_many_orders_as_there_may_be_are_told_in_one_line() -> None:
+    kind, name, sha256 = Kind.POLICY, "n" * 63, "a" * 64
+    order = OrderedVersion(kind=kind, name=name, version="𝄞" * 64, release=2**53, sha256=sha256)
+    done = Done([(kind, name + BESIDE, sha256)] * MAX_ORDERS, [order] * MAX_ORDERS)
+    assert len(ENCODER.encode(done)) < MAX_LINE
