@@ -89,7 +89,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``subject`` is an artifact's path, or the repository that was refused as a whole, of which there is no
     ``sha256``. ``state`` is ``probation`` for what was installed, else how the update ended. ``clock`` says
-    whether ``wall_ms`` could be believed then.
+    whether ``wall_ms`` could be believed then. What has the ``mode`` shadow never acted.
     """
 
     number: Count
@@ -102,6 +102,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     state: UpdateState
     refusal: Refusal | None = None
     detail: Line = ""
+    mode: Mode = Mode.ACT
 
 
 class RefusedScope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ from edge_agent.updates.ledger import DOWNLOADS
 from edge_agent.updates.records import Entry, History, Installed, Journal, Slot
 from edge_agent.updates.shadow_status import shadow_lines
 from fleet_protocol.messages import ClockState
-from fleet_protocol.targets import Target
+from fleet_protocol.targets import Mode, Target
 from fleet_protocol.texts import _
 from fleet_protocol.versions import Happened
 
@@ -121,7 +121,10 @@ def _history(known: _Known) -> list[str]:
 def _happened(each: Happened) -> str:
     moment = dt.datetime.fromtimestamp(each.wall_ms / 1000, dt.UTC).isoformat(" ", "seconds")
     doubt = "" if each.clock is ClockState.TRUSTED else "?"
-    parts = (f"{moment}{doubt}", each.subject, each.version, each.state, each.refusal or "", each.detail)
+    place = _("in shadow") if each.mode is Mode.SHADOW else ""
+    parts = (
+        f"{moment}{doubt}", each.subject, each.version, place, each.state, each.refusal or "", each.detail
+    )  # fmt: skip
     return "  ".join(part for part in parts if part)
 
 
