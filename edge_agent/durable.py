@@ -19,9 +19,11 @@ def write(file: Path, content: bytes, mode: int = 0o666) -> None:
 def fill(file: Path, content: bytes, mode: int = 0o666) -> None:
     """Write ``content`` into ``file`` and flush it; its name is only durable once its folder is.
 
-    A file that is new has ``mode``, less what the umask takes.
+    A file that is new has ``mode``, less what the umask takes. Nothing is written through a link: a stick
+    could hold one under the name of a draft.
     """
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(file, flags, mode), "wb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())

@@ -89,7 +89,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``subject`` is an artifact's path, or the repository that was refused as a whole, of which there is no
     ``sha256``. ``state`` is ``probation`` for what was installed, else how the update ended. ``clock`` says
-    whether ``wall_ms`` could be believed then.
+    whether ``wall_ms`` could be believed then. What has the ``mode`` shadow never acted.
     """
 
     number: Count
@@ -102,6 +102,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     state: UpdateState
     refusal: Refusal | None = None
     detail: Line = ""
+    mode: Mode = Mode.ACT
 
 
 class RefusedScope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -169,25 +170,35 @@ class ReceiptRequest(
 def encode(report: VersionReport) -> bytes:
     """The document that is signed. Where it is too long, the oldest of the history and of what failed go.
 
+    Then what was ordered, and updates that failed: a director that orders more than there is room for must
+    not keep the device from saying what it runs.
+
     Raises:
         VersionError: even without them it is too long.
     """
     content = msgspec.json.encode(report)
     while len(content) > MAX_REPORT:
-        history, failed = report.history, report.failed
-        if not (history or failed):
+        shorter = _shorter(report)
+        if shorter is report:
             raise VersionError(
                 _("a version report has at most {limit} bytes; this one has {size}").format(
                     limit=MAX_REPORT, size=len(content)
                 )
             )
-        report = (
-            msgspec.structs.replace(report, history=_newer(history))
-            if history
-            else msgspec.structs.replace(report, failed=_newer(failed))
-        )
-        content = msgspec.json.encode(report)
+        report, content = shorter, msgspec.json.encode(shorter)
     return content
+
+
+def _shorter(report: VersionReport) -> VersionReport:
+    """``report`` without some of what can best be done without; the same where nothing is left of that."""
+    for name in ("history", "failed", "ordered"):
+        if items := getattr(report, name):
+            return msgspec.structs.replace(report, **{name: _newer(items)})
+    failed = [each for each in report.updates if each.state == UpdateState.FAILED]
+    if not failed:
+        return report
+    gone = failed[: len(failed) // 2 + 1]
+    return msgspec.structs.replace(report, updates=tuple(each for each in report.updates if each not in gone))
 
 
 def decode(content: bytes) -> VersionReport:

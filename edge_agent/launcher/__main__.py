@@ -22,7 +22,7 @@ from typing import IO, Final
 
 from edge_agent import durable
 from edge_agent.launcher import decision, record
-from edge_agent.launcher.decision import End
+from edge_agent.launcher.decision import IN_USE, End
 from edge_agent.launcher.record import FITTED, FOLDER, Record, RecordUnreadable
 from fleet_protocol.texts import _
 
@@ -35,7 +35,6 @@ _LOOK_AGAIN_S: Final = 0.2
 """How often a data folder that is in use is tried again."""
 
 _BAD_CONFIG: Final = 3
-_IN_USE: Final = 6
 _CANNOT_START: Final = 127
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -205,7 +204,7 @@ def launch(config: Path) -> int:
         )
         return _BAD_CONFIG
     sys.stderr.write(_("edge-agent: another launcher runs on {folder}; stop it first\n").format(folder=data))
-    return _IN_USE
+    return IN_USE
 
 
 def _prepared(parent: int) -> Callable[[], None]:

@@ -19,6 +19,9 @@ RESTART: Final = 75
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 1 << 20
+MAX_DEADLINE_S: Final = 1e6
+"""More than any build may ask for."""
+
 FITTED: Final = ""
 
 _DIGEST: Final = frozenset("0123456789abcdef")
@@ -75,7 +78,7 @@ def read(folder: Path) -> Record:
             return _parsed(json.loads(file.read(MAX_BYTES)))
     except FileNotFoundError:
         return Record()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RecordUnreadable(str(error)) from error
 
 
@@ -122,12 +125,20 @@ def _parsed(content: dict[str, Any]) -> Record:
         previous=_slot(known.pop("previous")),
         trying=state == "trying",
         attempts=int(known.pop("attempts")),
-        deadline_s=float(known.pop("deadline_s")),
+        deadline_s=_seconds(known.pop("deadline_s")),
         expected=tuple(str(each) for each in known.pop("expected")),
         failed=_slot(known.pop("failed")),
         reason=str(known.pop("reason")),
         others=known,
     )
+
+
+def _seconds(number: Any) -> float:
+    """A time that a timer can be set to."""
+    seconds = float(number)
+    if not 0 <= seconds <= MAX_DEADLINE_S:
+        raise ValueError(f"deadline_s {number!r}")
+    return seconds
 
 
 def _slot(name: str) -> str:

@@ -5,6 +5,7 @@ which this goes on. Whichever version runs reads the same record and the same jo
 what has become of the switch.
 """
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable
@@ -80,7 +81,7 @@ class AgentInstaller:
                 case _S.PROBATION:
                     return await self._watch(entry)
                 case _:
-                    return self._roll_back(entry)
+                    return await self._roll_back(entry)
         except UpdateError as error:
             # The record cannot be read or written now; what runs goes on, and the launcher minds the time.
             return Step(None, str(error))
@@ -104,7 +105,7 @@ class AgentInstaller:
             await self._room.add(target, self._store.build(target.sha256))
             await self._try(target)
         except (UpdateRefused, UpdateFailed) as error:
-            self._room.sweep()
+            await asyncio.to_thread(self._room.sweep)
             return Step(_S.FAILED, str(error))
         except UpdateBroken as error:
             return Step(_S.FAILED, str(error), remember=False)
@@ -158,10 +159,11 @@ class AgentInstaller:
             return Step(None, spent_s=spent_s, lived=entry.attempts > 1)
         if standing.trying:
             self._room.write(standing.committed())
-        self._room.sweep()
+        # Thousands of small files: a card takes seconds for them, and the sensors are read meanwhile.
+        await asyncio.to_thread(self._room.sweep)
         return Step(_S.COMMITTED)
 
-    def _roll_back(self, entry: Entry) -> Step:
+    async def _roll_back(self, entry: Entry) -> Step:
         """Back to what ran before: by way of the launcher where this process is what is given up."""
         standing, sha256 = self._room.record(), entry.target.sha256
         if standing.current == sha256:
@@ -170,7 +172,7 @@ class AgentInstaller:
         if self._running == sha256:
             self._leave()
             return Step(None, entry.detail)
-        self._room.sweep()
+        await asyncio.to_thread(self._room.sweep)
         return Step(_S.ROLLED_BACK, standing.reason if standing.failed == sha256 else entry.detail)
 
     def _health(self, target: Target) -> Health:

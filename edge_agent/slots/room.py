@@ -1,5 +1,6 @@
 """The folder of slots: one is added whole or not at all, and only those that may run are kept."""
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Final
@@ -51,7 +52,7 @@ class Room:
         draft = self._folder / f"{_DRAFT}{target.sha256}"
         try:
             durable.make_folder(self._folder)
-            durable.remove(draft)
+            await asyncio.to_thread(durable.remove, draft)
             _require_described(target, await children.build(artifact, draft, self._fitted))
             durable.rename(draft, self.place(target.sha256))
         except OSError as error:

@@ -81,7 +81,9 @@ def _places(content: zipfile.ZipFile, wheel: str) -> Iterator[tuple[zipfile.ZipI
         place = _among_packages(path, wheel)
         if entry.is_dir() or place is None:
             continue
-        if len(place.parts) == 1 and (place.suffix == ".pth" or place.stem in _AT_START):
+        # A package or a compiled module of such a name is imported like a file.
+        is_path_file = len(place.parts) == 1 and place.suffix == ".pth"
+        if is_path_file or place.parts[0].partition(".")[0] in _AT_START:
             raise _malformed(wheel, _("{name!r} would run at every start").format(name=entry.filename[:100]))
         yield entry, place
 

@@ -23,6 +23,16 @@ def costs(downloads: Path, journal: Journal, installed: Installed) -> Iterator[s
             yield _cost(target, ledger)
 
 
+def held(downloads: Path, journal: Journal) -> dict[str, str]:
+    """Why what is ordered must not be fetched now, by its digest."""
+    found = {}
+    for entry in journal.entries:
+        ledger = ledgers.load(ledgers.place_of(downloads, entry.target.sha256))
+        if ledger.canceled or ledger.held:
+            found[entry.target.sha256] = _("canceled on site") if ledger.canceled else ledger.held
+    return found
+
+
 def _cost(target: Target, ledger: Ledger) -> str:
     text = _("{path}: {fetched} bytes fetched in {minutes:.1f} min, {saved} saved, of {length}").format(
         path=target.path,

@@ -225,7 +225,8 @@ class Executor:
                 moved |= await _ACTS[entry.state](self, entry, runner)
             elif installer := self.installers.get(entry.target.description.kind):
                 moved |= await self._go_on(entry, installer)
-        await runner.shadows.keep({slot.current.sha256 for slot in self.installed.slots if slot.current})
+        beside = {slot.current.sha256 for slot in self.installed.slots if slot.current and slot.in_shadow}
+        await runner.shadows.keep(beside)
         for entry in self._in_shadow():
             moved |= await self._watch(entry, runner)
         return moved

@@ -57,6 +57,11 @@ _STATES: Final[Mapping[UpdateState, _Words]] = {
         mark("Mend what the reason names, or publish a mended version under a higher release."),
     ),
 }
+_HELD: Final = _Words(
+    "held",
+    mark("It is ordered, and must not be fetched now; what is here already is kept."),
+    mark("Look at the reason; 'edge-agent update resume' lets go on what was canceled here."),
+)
 _UNDER_WAY: Final = _Words(
     "under_way",
     mark("It is here and verified, and is about to take its place."),
@@ -80,9 +85,12 @@ _WAITING: Final = _Words(
 _SERVER: Final = mark("the update server")
 
 
-def findings(journal: Journal, installed: Installed) -> list[Finding]:
-    """Everything that stands; empty where what is ordered runs, and nothing failed."""
-    return [*_of_looks(journal), *_of_entries(journal), *_of_orders(journal, installed)]
+def findings(journal: Journal, installed: Installed, held: Mapping[str, str]) -> list[Finding]:
+    """Everything that stands; empty where what is ordered runs, and nothing failed.
+
+    ``held`` says, by digest, why something must not be fetched now.
+    """
+    return [*_of_looks(journal), *_of_entries(journal, held), *_of_orders(journal, installed)]
 
 
 def _of_looks(journal: Journal) -> Iterator[Finding]:
@@ -94,9 +102,11 @@ def _of_looks(journal: Journal) -> Iterator[Finding]:
         yield _found(_NO_ROOM if _is_full(looked.problem) else _UNREACHABLE, _(_SERVER), looked.problem)
 
 
-def _of_entries(journal: Journal) -> Iterator[Finding]:
+def _of_entries(journal: Journal, held: Mapping[str, str]) -> Iterator[Finding]:
     for entry in journal.entries:
-        if entry.state not in {_S.COMMITTED, _S.IDLE}:
+        if entry.state is _S.DOWNLOADING and (reason := held.get(entry.target.sha256)):
+            yield _found(_HELD, entry.target.path, reason)
+        elif entry.state not in {_S.COMMITTED, _S.IDLE}:
             yield _of_entry(entry)
 
 

@@ -40,6 +40,7 @@ def noted(history: History, entry: Entry, wall_ms: int, clock: ClockState) -> Hi
             state=entry.state,
             refusal=entry.refusal,
             detail=entry.detail,
+            mode=described.mode,
         ),
     )
 

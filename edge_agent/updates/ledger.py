@@ -46,8 +46,8 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spare: Count = 1 << 20
 
 
-class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What was spent on one artifact.
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """What was spent on one artifact; what a later version of the agent adds is passed over.
 
     ``fetched`` and ``seconds`` are of all time, ``period_fetched`` and ``period_seconds`` of the period
     that began at ``began``. ``saved``: bytes that did not have to come, because the device made them
@@ -97,12 +97,16 @@ def spend(ledger: Ledger, fetched: int, seconds: float) -> Ledger:
 
 
 def renew(ledger: Ledger, budget: Budget, now: Now) -> Ledger:
-    """With a new period where the last one is over; a wall clock that is set later begins to count then."""
+    """With a new period where the last one is over; a wall clock that is set later begins to count then.
+
+    Where no clock says how long ago an earlier boot was, this one's time counts from now on: the budget
+    of a board that never knows the time renews too.
+    """
     began = ledger.began
     if _passed_ms(began, now) >= budget.period_s * 1000 or not began.boot_id:
         return msgspec.structs.replace(ledger, period_fetched=0, period_seconds=0.0, began=now)
     unknown = began.boot_id != now.boot_id and not began.wall_ms
-    if now.wall_ms and (unknown or began.wall_ms > now.wall_ms):
+    if unknown or (now.wall_ms and began.wall_ms > now.wall_ms):
         return msgspec.structs.replace(ledger, began=now)
     return ledger
 

@@ -62,15 +62,27 @@ class Situation:
 def plan(ordered: Iterable[Target], image: Mapping[str, Target], situation: Situation) -> list[Step]:
     """A step for each of ``ordered``; models before the policies that read their answers.
 
+    Images come last: one that takes days over a bad line must not keep everything else waiting.
+
     ``image`` holds what the image repository says under the same paths. What the director does not
     name stays as it is.
     """
-    targets = sorted(ordered, key=lambda target: (target.description.kind, target.path))
-    keys = [target.key for target in targets]
+    targets = sorted(ordered, key=_turn)
+    places = [_place(target) for target in targets]
     return [
-        _step(target, image.get(target.path), situation, twice=keys.count(target.key) > 1)
+        _step(target, image.get(target.path), situation, twice=places.count(_place(target)) > 1)
         for target in targets
     ]
+
+
+def _turn(target: Target) -> tuple[bool, Kind, str]:
+    return target.description.kind is Kind.OS, target.description.kind, target.path
+
+
+def _place(target: Target) -> Key:
+    """What it takes the place of: of agent and system a board has one, whatever they are called."""
+    kind, name = target.key
+    return (kind, "") if kind in {Kind.AGENT, Kind.OS} else (kind, name)
 
 
 def _step(target: Target, image: Target | None, situation: Situation, *, twice: bool) -> Step:

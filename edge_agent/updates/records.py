@@ -19,6 +19,7 @@ import msgspec
 from edge_agent import durable
 from edge_agent.errors import UpdateBroken
 from edge_agent.pipeline.vitals import Vitals
+from edge_agent.updates.passing_over import without_unknown
 from edge_agent.updates.planner import Key
 from fleet_protocol.manifest import Digest
 from fleet_protocol.messages import Count, Hex16, Line, WallMs
@@ -236,27 +237,27 @@ def load(folder: Path, kind: type[Document]) -> Document:
 
 
 def _decoded(content: bytes, kind: type[Document]) -> Document:
-    """The document in ``content``; of its lists, what this version understands."""
+    """The document in ``content``; of its lists and of the last look, what this version understands."""
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError:
-        parts = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    known = {
-        name: _understood(raw, fields[name].type) if name in _LISTS else msgspec.json.decode(raw)
-        for name, raw in parts.items()
-        if name in fields
-    }
+        known = without_unknown(msgspec.json.decode(content, type=dict[str, Any]), kind)
+    for field in msgspec.structs.fields(kind):
+        if field.name in known and field.name in _LISTS:
+            (element, _any_number) = field.type.__args__
+            known[field.name] = _understood(known[field.name], element)
+        elif field.name in known and field.type is Looked:
+            # The next look brings it anew.
+            known[field.name] = next(iter(_understood([known[field.name]], Looked)), Looked())
     return msgspec.convert(known, kind)
 
 
-def _understood(raw: msgspec.Raw, kind: Any) -> list[Any]:
-    """The elements of a list that are of this ``kind``; a tuple of any number of one type."""
-    (element, _any_number) = kind.__args__
+def _understood(parts: list[Any], kind: Any) -> list[Any]:
+    """Those of ``parts`` that are of this ``kind``."""
     found = []
-    for each in msgspec.json.decode(raw, type=list[msgspec.Raw]):
+    for each in msgspec.convert(parts, list[Any]):
         try:
-            found.append(msgspec.to_builtins(msgspec.json.decode(each, type=element)))
+            found.append(msgspec.convert(each, kind))
         except msgspec.ValidationError as error:
             _LOG.warning(_("what another version has written is passed over: {reason}").format(reason=error))
     return found

@@ -30,6 +30,17 @@ _PARTIAL: Final = 206
 _NOT_SATISFIABLE: Final = 416
 
 _MAX_MEMBERS: Final = 10_000
+_HEADERS: Final = frozenset(
+    {
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    }
+)
+_MAX_HEADER: Final = 8 * 1024
+"""Bytes of what tar writes before a member about it: a long name, of which a bundle has some."""
 
 _PRIVATE: Final = "director/"
 """What is given to its device alone; the rest is signed and public."""
@@ -193,6 +204,16 @@ class Https:
         )
 
 
+class _Member(tarfile.TarInfo):
+    """A member of a bundle; what is said about it is read into memory, and so has to be short."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        # The standard library's own place for this: "subclasses may override it".
+        if self.type in _HEADERS and self.size > _MAX_HEADER:
+            raise tarfile.ReadError(_("a header of {size} bytes").format(size=self.size))
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
+
+
 class Bundle:
     """A tar on a stick with everything for one device; only plain files in it are seen."""
 
@@ -204,9 +225,10 @@ class Bundle:
         """
         self._file: Final = file
         try:
-            self._tar: Final = tarfile.open(file, "r:")  # noqa: SIM115 - closed by close
+            self._tar: Final = tarfile.open(file, "r:", tarinfo=_Member)  # noqa: SIM115 - closed by close
             members = [member for member, _number in zip(self._tar, range(_MAX_MEMBERS), strict=False)]
-        except (OSError, tarfile.TarError, ValueError) as error:
+        except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
+            # Headers about headers about headers are what the recursion comes from.
             raise self._unreadable(error) from None
         self._members: Final = {member.name: member for member in members if member.isreg()}
 

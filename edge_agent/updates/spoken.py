@@ -10,8 +10,8 @@ from fleet_protocol.manifest import Digest
 from fleet_protocol.targets import Kind, Refusal, Target
 from fleet_protocol.versions import OrderedVersion
 
-MAX_LINE: Final = 64 * 1024
-"""Bytes of one line."""
+MAX_LINE: Final = 256 * 1024
+"""Bytes of one line; as many orders as there may be, with the longest names, are told in one."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

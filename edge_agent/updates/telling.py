@@ -11,13 +11,13 @@ import msgspec
 from edge_agent.config import Config
 from edge_agent.slots import status as slots
 from edge_agent.updates import records
-from edge_agent.updates.cost import costs
-from edge_agent.updates.explaining import findings
+from edge_agent.updates.cost import costs, held
+from edge_agent.updates.explaining import Finding, findings
 from edge_agent.updates.ledger import DOWNLOADS
 from edge_agent.updates.records import Entry, History, Installed, Journal, Slot
 from edge_agent.updates.shadow_status import shadow_lines
 from fleet_protocol.messages import ClockState
-from fleet_protocol.targets import Target
+from fleet_protocol.targets import Mode, Target
 from fleet_protocol.texts import _
 from fleet_protocol.versions import Happened
 
@@ -100,14 +100,18 @@ def _status_content(known: _Known) -> dict[str, Any]:
 def _explain(known: _Known) -> list[str]:
     """Class, meaning and next step of everything that stands."""
     lines: list[str] = []
-    for each in findings(known.journal, known.installed):
+    for each in _findings(known):
         lines.append(_("{subject}: {code}").format(subject=each.subject, code=each.code))
         lines += [f"  {line}" for line in (each.meaning, each.detail, each.next_step) if line]
     return lines or [_("Nothing stands: what is ordered runs, nothing was refused, and nothing failed.")]
 
 
 def _explain_content(known: _Known) -> list[dict[str, str]]:
-    return [each._asdict() for each in findings(known.journal, known.installed)]
+    return [each._asdict() for each in _findings(known)]
+
+
+def _findings(known: _Known) -> list[Finding]:
+    return findings(known.journal, known.installed, held(known.folder / DOWNLOADS, known.journal))
 
 
 def _history(known: _Known) -> list[str]:
@@ -117,7 +121,10 @@ def _history(known: _Known) -> list[str]:
 def _happened(each: Happened) -> str:
     moment = dt.datetime.fromtimestamp(each.wall_ms / 1000, dt.UTC).isoformat(" ", "seconds")
     doubt = "" if each.clock is ClockState.TRUSTED else "?"
-    parts = (f"{moment}{doubt}", each.subject, each.version, each.state, each.refusal or "", each.detail)
+    place = _("in shadow") if each.mode is Mode.SHADOW else ""
+    parts = (
+        f"{moment}{doubt}", each.subject, each.version, place, each.state, each.refusal or "", each.detail
+    )  # fmt: skip
     return "  ".join(part for part in parts if part)
 
 

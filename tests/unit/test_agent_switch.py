@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -195,6 +196,25 @@ def test_a_good_version_is_switched_to_and_the_one_before_is_kept(device: Device
     assert device.record == Record(NEWER.target.sha256, NEW.target.sha256)
     assert kept(device) == {NEW.target.sha256, NEWER.target.sha256}
     assert device.ran[-1] == NEWER.target.sha256
+
+
+def test_slots_are_removed_beside_the_loop_that_reads_the_sensors(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, removed = durable.remove, []
+
+    def watched(path: Path) -> None:
+        if path.parent == device.slots:
+            removed.append(path)
+            assert threading.current_thread() is not threading.main_thread()
+        remove(path)
+
+    monkeypatch.setattr(durable, "remove", watched)
+    device.crashing = frozenset({NEW.target.sha256})
+    assert state(device.live(NEW))[0] is S.ROLLED_BACK
+    device.findings[NEWER.target.sha256] = Findings("argan", SCHEMA_VERSION + 1, [])
+    assert state(device.live(NEWER))[0] is S.FAILED
+    assert {path.name.rpartition("-")[2] for path in removed} == {NEW.target.sha256, NEWER.target.sha256}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.launcher import __main__ as launching
 from edge_agent.launcher import record
-from edge_agent.launcher.decision import ATTEMPTS, SOON_S, STRIKES, End, ended, stopped, to_start
+from edge_agent.launcher.decision import ATTEMPTS, IN_USE, SOON_S, STRIKES, End, ended, stopped, to_start
 from edge_agent.launcher.record import FITTED, RESTART, Record, RecordUnreadable
 from tests.support.waiting import wait_until
 
@@ -81,6 +81,15 @@ def test_deaths_in_a_row_make_it_wait_longer_and_a_good_run_ends_the_row() -> No
     assert ended(Record(), End(RESTART, 0.1), strikes).pause_s == 0.0
 
 
+def test_a_command_that_holds_the_data_folder_for_a_moment_costs_no_attempt_and_one_for_ever_does() -> None:
+    begun, strikes = to_start(TRYING, {FITTED, NEW, OLD}.__contains__), 0
+    assert ended(begun, End(IN_USE, 0.1), 0).record == TRYING
+    for _start in range(STRIKES + ATTEMPTS):
+        then = ended(begun, End(IN_USE, 0.1), strikes)
+        begun, strikes = to_start(then.record, {FITTED, NEW, OLD}.__contains__), then.strikes
+    assert begun.current == OLD, "a version that always says so is given up like any other"
+
+
 def test_an_orderly_stop_is_no_attempt_that_failed() -> None:
     begun = to_start(TRYING, {FITTED, NEW}.__contains__)
     assert stopped(begun) == TRYING
@@ -102,6 +111,18 @@ def test_a_record_comes_back_as_it_was_written_with_what_a_newer_version_added(t
 )
 def test_what_is_no_record_is_not_believed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / record.CURRENT).write_bytes(content)
+    with pytest.raises(RecordUnreadable):
+        record.read(tmp_path)
+
+
+@pytest.mark.parametrize("deadline", ["Infinity", "NaN", "-1", "1e300", "9" * 400])
+def test_a_deadline_that_no_timer_can_be_set_to_is_not_believed(tmp_path: Path, deadline: str) -> None:
+    record.write(tmp_path, TRYING)
+    file = tmp_path / record.CURRENT
+    file.write_text(file.read_text(encoding="utf-8").replace("60.0", deadline), encoding="utf-8")
+    with pytest.raises(RecordUnreadable):
+        record.read(tmp_path)
+    file.write_bytes(b"[" * 100_000)
     with pytest.raises(RecordUnreadable):
         record.read(tmp_path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_agent.config import load
 from edge_agent.errors import ModelRefused, UpdateUnfit
 from edge_agent.inference.session import Answer, Session, open_session
 from edge_agent.pipeline.comparison import Comparison
@@ -17,17 +18,20 @@ from edge_agent.pipeline.shadow import Shadow, Told
 from edge_agent.pipeline.vitals import Pulse, Vitals
 from edge_agent.sensors.base import MetricSpec, Sample
 from edge_agent.service.health import HealthBoard
+from edge_agent.updates import records
 from edge_agent.updates.budget import Pace, require_memory, require_time
 from edge_agent.updates.executor import ATTEMPTS
 from edge_agent.updates.planner import Install, Refuse, Situation, plan
 from edge_agent.updates.probation import Verdict, judge
+from edge_agent.updates.telling import tell
+from edge_agent.updates.updates import folder_of
 from fleet_protocol.messages import ClockState, Inference, MetricKind, Quality, TimeBase
-from fleet_protocol.targets import Kind, Refusal, Standing, Target
+from fleet_protocol.targets import Kind, Mode, Refusal, Standing, Target
 from fleet_protocol.update_states import UpdateState as S
 from tests.support import models
 from tests.support.drafts import HandClock
 from tests.support.updating import calm, in_shadow, model_artifact, model_folder, policy_artifact
-from tests.unit.test_updates_executor import Bench
+from tests.unit.test_updates_executor import SETTINGS, Bench
 
 SIGNAL = MetricSpec("signal", "1", MetricKind.GAUGE)
 STEP_MS = 1000
@@ -237,6 +241,19 @@ def test_acting_and_shadow_of_one_name_live_side_by_side(bench: Bench) -> None:
     assert bench.store.has(BESIDE.sha256)
 
 
+def test_the_history_tells_what_acted_from_what_ran_in_shadow(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [(each.subject, each.mode) for each in bench.executor.history.entries if each.state is S.COMMITTED]
+    assert told == [(ACTING.target.path, Mode.ACT), (BESIDE.path, Mode.SHADOW)]
+    (bench.folder / "agent.toml").write_text(SETTINGS)
+    config = load(bench.folder / "agent.toml")
+    records.save(folder_of(config), bench.executor.history)
+    tell(config, "history", as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert ["  in shadow  " in line for line in lines] == [False, False, True, True]
+
+
 def test_what_is_not_ordered_in_shadow_any_more_ends(bench: Bench) -> None:
     assert not bench.executor.settle(ordered(ACTING.target, BESIDE))
     (ended,) = bench.executor.settle(ordered(ACTING.target))
@@ -247,6 +264,19 @@ def test_what_is_not_ordered_in_shadow_any_more_ends(bench: Bench) -> None:
     assert bench.state(ACTING.target) is S.COMMITTED
     assert not bench.store.has(BESIDE.sha256)
     assert not bench.executor.is_watching
+
+
+def test_a_shadow_whose_model_acts_before_its_order_is_known_to_be_over_ends_all_the_same(
+    bench: Bench,
+) -> None:
+    bench.accept(NEWER)  # while the same look still fetches something else
+    bench.advance()
+    bench.clock.advance(301_000)
+    bench.advance()
+    assert bench.state(NEWER.target) is S.COMMITTED
+    bench.executor.settle(ordered(NEWER.target))
+    bench.advance()
+    assert not bench.runner.shadows.running
 
 
 def test_a_shadow_that_fails_long_after_its_probation_ends_and_is_not_taken_again(bench: Bench) -> None:

@@ -15,7 +15,7 @@ import zstandard
 from edge_agent.clock import BUILD_MS
 from edge_agent.updates import canceling, transfer
 from edge_agent.updates import ledger as ledgers
-from edge_agent.updates.ledger import Budget, Ledger
+from edge_agent.updates.ledger import Budget, Ledger, Now
 from edge_agent.updates.records import Entry, Journal
 from edge_agent.updates.spoken import Accepted, Held, Noted, Progress, Said, Unreachable
 from fleet_protocol.delivery import Delivery
@@ -287,3 +287,12 @@ def test_without_the_library_there_are_no_deltas(
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert accepted(yard.look(**asked)) == [TARGET.path]
     assert server.ranges(".zst") == []
+
+
+def test_the_budget_of_a_board_that_never_knows_the_time_renews_within_a_boot() -> None:
+    budget = Budget(period_s=100.0)
+    spent = ledgers.spend(ledgers.renew(Ledger(), budget, Now(0, "first", 5)), 900, 1.0)
+    spent = ledgers.renew(spent, budget, Now(0, "second", 7))
+    assert spent.period_fetched == 900, "a restart alone renews nothing"
+    assert ledgers.renews_in_s(spent, budget, Now(0, "second", 60_007)) == 40.0
+    assert ledgers.renew(spent, budget, Now(0, "second", 100_007)).period_fetched == 0

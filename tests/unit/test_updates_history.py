@@ -9,8 +9,12 @@ from msgspec.structs import replace
 from edge_agent.config import load
 from edge_agent.errors import ModelRefused, UpdateBroken
 from edge_agent.updates import history, receipt_writing, receipts, records
+from edge_agent.updates import ledger as ledgers
 from edge_agent.updates.explaining import findings
+from edge_agent.updates.ledger import Ledger
 from edge_agent.updates.marks import Marks, RepositoryMark
+from edge_agent.updates.osimage import record
+from edge_agent.updates.osimage.record import Handover, Phase
 from edge_agent.updates.records import Entry, History, Installed, Journal, Looked, Refusing
 from edge_agent.updates.statement import Records, statement
 from edge_agent.updates.telling import tell
@@ -133,7 +137,7 @@ def ordered(release: int) -> OrderedVersion:
     ],
 )
 def test_everything_that_stands_is_explained_with_a_next_step(journal: Journal, expected: list[str]) -> None:
-    found = findings(journal, Installed().switched(MODEL.target))
+    found = findings(journal, Installed().switched(MODEL.target), {})
     assert [each.code for each in found] == expected
     assert all(each.meaning.endswith(".") and each.next_step.endswith(".") for each in found)
     if expected == ["waiting"]:
@@ -155,6 +159,25 @@ def test_status_explain_and_history_are_told_as_text_and_as_json(
         tell(config, action, as_json=True)
         content = json.loads(capsys.readouterr().out)
         assert words in json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "why"),
+    [
+        (Ledger(canceled=True), "canceled on site"),
+        (Ledger(held="waits for its window"), "waits for its window"),
+    ],
+)
+def test_what_must_not_be_fetched_is_not_explained_as_being_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ledger: Ledger, why: str
+) -> None:
+    (tmp_path / "agent.toml").write_text(SETTINGS)
+    bench = Bench(tmp_path / "data" / "updates")
+    bench.executor.begin(MODEL.target)
+    ledgers.save(ledgers.place_of(bench.folder / "downloads", MODEL.target.sha256), ledger)
+    tell(load(tmp_path / "agent.toml"), "explain", as_json=True)
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["code"], found["detail"]) == ("held", why)
 
 
 def request(device: str, nonce: str = NONCE) -> bytes:
@@ -200,3 +223,46 @@ def test_a_receipt_that_cannot_be_written_says_how_to_get_it(
     receipt_writing.write_beside(config, stick, None)
     assert (tmp_path / "stick.tar.receipt").read_text() == "a.b.c\n"
     assert "bring it back: fleet receipt import" in capsys.readouterr().out
+
+
+def test_what_a_later_version_wrote_costs_the_version_before_no_more_than_what_it_cannot_know(
+    tmp_path: Path,
+) -> None:
+    """The agent that is taken back finds the journal of the one that followed it."""
+    bench = Bench(tmp_path)
+    committed(bench)
+    order = OrderedVersion(
+        kind=MODEL.target.description.kind, name="x", version="1", release=1, sha256="a" * 64
+    )
+    bench.executor.looked(Looked(ordered=(order,)))
+    before = bench.executor.journal, bench.executor.installed, bench.executor.history
+    for name in (records.JOURNAL, records.INSTALLED, records.HISTORY):
+        content = json.loads((tmp_path / name).read_bytes())
+        (tmp_path / name).write_text(json.dumps(with_more(content)), encoding="utf-8")
+    after = bench.reopened()
+    assert (after.journal, after.installed, after.history) == before
+    content = json.loads((tmp_path / records.JOURNAL).read_bytes())
+    content["looked"]["ordered"][0]["kind"] = "firmware"
+    (tmp_path / records.JOURNAL).write_text(json.dumps(content), encoding="utf-8")
+    after = bench.reopened()
+    assert (after.journal.entries, after.journal.looked) == (before[0].entries, Looked())
+
+
+def test_what_a_later_version_adds_to_ledger_and_handover_is_passed_over(tmp_path: Path) -> None:
+    downloads = tmp_path / "downloads"
+    ledger, file = Ledger(canceled=True), ledgers.place_of(downloads, "a" * 64)
+    ledgers.save(file, ledger)
+    handover = Handover(sha256="a" * 64, phase=Phase.INSTALLED, before="A", boot="b")
+    record.save(tmp_path, handover)
+    for each in (file, tmp_path / record.RECORD):
+        each.write_text(json.dumps(json.loads(each.read_bytes()) | {"later": 1}), encoding="utf-8")
+    assert ledgers.load(file) == ledger
+    assert record.load(tmp_path) == handover
+
+
+def with_more(content: object) -> object:
+    if isinstance(content, list):
+        return [with_more(each) for each in content]
+    if isinstance(content, dict):
+        return {name: with_more(each) for name, each in content.items()} | {"later": {"more": [1]}}
+    return content

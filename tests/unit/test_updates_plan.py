@@ -1,5 +1,6 @@
 """What is planned, what a probation finds, and what is written down: the pure parts of updates."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,24 @@ from msgspec.structs import replace
 
 from edge_agent.pipeline.vitals import Pulse, Vitals
 from edge_agent.updates import records
-from edge_agent.updates.planner import Install, Keep, Refuse, Situation, plan
+from edge_agent.updates.planner import Install, Keep, Refuse, Situation, Step, plan
 from edge_agent.updates.probation import Verdict, judge
 from edge_agent.updates.records import Installed
-from fleet_protocol.targets import Refusal, Standing, Target
+from edge_agent.updates.spoken import ENCODER, MAX_LINE, Done
+from edge_agent.updates.trust import MAX_ORDERS
+from fleet_protocol.targets import (
+    BESIDE,
+    Description,
+    ImageFormat,
+    Kind,
+    Refusal,
+    Requirements,
+    Standing,
+    Target,
+    path_of,
+)
 from fleet_protocol.update_states import UpdateState
+from fleet_protocol.versions import OrderedVersion
 from tests.support.updating import calm, model_artifact, policy_artifact
 
 S = UpdateState
@@ -20,7 +34,7 @@ KEY = MODEL.target.key
 
 
 def for_device(target: Target, device: str = "gw-7") -> Target:
-    return Target(target.path, target.length, target.sha256, replace(target.description, device=device))
+    return replace_target(target, device=device)
 
 
 def situation(**changes: object) -> Situation:
@@ -38,6 +52,39 @@ def steps(*targets: Target, **changes: object) -> list[object]:
 def test_models_come_before_the_policies_that_read_them() -> None:
     found = steps(POLICY.target, MODEL.target)
     assert found == [Install(for_device(MODEL.target)), Install(for_device(POLICY.target))]
+
+
+def other(kind: Kind, name: str) -> Target:
+    image = ImageFormat.RAUC if kind is Kind.OS else None
+    described = Description(
+        kind=kind, name=name, version="1", release=1, device="gw-7", requires=Requirements(image=image)
+    )
+    return Target(path_of(described), 100, hashlib.sha256(name.encode()).hexdigest(), described)
+
+
+def planned(*orders: Target) -> list[Step]:
+    image = {each.path: replace_target(each, device="") for each in orders}
+    return plan(orders, image, situation())
+
+
+def replace_target(target: Target, **changes: object) -> Target:
+    described = replace(target.description, **changes)
+    return Target(target.path, target.length, target.sha256, described)
+
+
+def test_an_image_that_takes_days_comes_after_everything_else() -> None:
+    orders = [other(kind, "one") for kind in (Kind.OS, Kind.POLICY, Kind.MODEL, Kind.AGENT)]
+    kinds = [step.target.description.kind for step in planned(*orders)]
+    assert kinds == [Kind.AGENT, Kind.MODEL, Kind.POLICY, Kind.OS]
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", [Kind.AGENT, Kind.OS])
+def test_two_agents_or_systems_at_once_are_refused_or_the_board_would_go_to_and_fro(kind: Kind) -> None:
+    for step in planned(other(kind, "one"), other(kind, "two")):
+        assert isinstance(step, Refuse)
+        assert step.refusal is Refusal.MALFORMED
+    assert all(isinstance(step, Install) for step in planned(other(kind, "one"), other(Kind.MODEL, "two")))
 
 
 def test_what_runs_is_kept_even_below_the_highest_release() -> None:
@@ -142,3 +189,11 @@ def test_a_record_that_cannot_be_read_is_set_aside(tmp_path: Path, content: byte
     assert (tmp_path / "installed.json.unreadable").read_bytes() == content
     records.save(tmp_path, Installed().switched(MODEL.target))
     assert records.load(tmp_path, Installed).slot(KEY).current == MODEL.target
+
+
+@pytest.mark.attack
+def test_as_many_orders_as_there_may_be_are_told_in_one_line() -> None:
+    kind, name, sha256 = Kind.POLICY, "n" * 63, "a" * 64
+    order = OrderedVersion(kind=kind, name=name, version="𝄞" * 64, release=2**53, sha256=sha256)
+    done = Done([(kind, name + BESIDE, sha256)] * MAX_ORDERS, [order] * MAX_ORDERS)
+    assert len(ENCODER.encode(done)) < MAX_LINE

@@ -15,7 +15,14 @@ from fleet_protocol.errors import VersionError
 from fleet_protocol.messages import ClockState, UpdateReport
 from fleet_protocol.targets import Kind, Refusal
 from fleet_protocol.update_states import UpdateState
-from fleet_protocol.versions import FailedVersion, Happened, InstalledVersion, RefusedScope, VersionReport
+from fleet_protocol.versions import (
+    FailedVersion,
+    Happened,
+    InstalledVersion,
+    OrderedVersion,
+    RefusedScope,
+    VersionReport,
+)
 from fleet_server.errors import Unattested
 from fleet_server.updates.bundle_nonces import LIFE_MS, BundleNonces
 from fleet_server.updates.difference import Told, Wished, Word, contradictions, differences
@@ -182,6 +189,19 @@ def test_the_oldest_of_the_history_goes_where_there_is_no_room() -> None:
     many = (update(DONE, 2, 2, detail="ü" * 200),) * 128
     with pytest.raises(VersionError, match="at most"):
         versions.encode(msgspec.structs.replace(FULL, updates=many))
+
+
+@pytest.mark.attack
+def test_a_director_that_orders_too_much_cannot_keep_a_device_from_saying_what_it_runs() -> None:
+    order = OrderedVersion(kind=Kind.POLICY, name="x" * 63, version="1", release=1, sha256=SHA[1])
+    orders = tuple(msgspec.structs.replace(order, release=n) for n in range(1, 129))
+    refused = tuple(update("failed", n, 0, refusal="not_published", detail="ü" * 200) for n in range(1, 128))
+    under_way = update("probation", 1, 1)
+    report = msgspec.structs.replace(FULL, ordered=orders, updates=(*refused, under_way))
+    said = versions.decode(versions.encode(report))
+    assert said.installed == FULL.installed
+    assert said.updates[-1] == under_way
+    assert len(said.updates) > 1
 
 
 def test_a_bundles_nonce_counts_for_its_device_and_its_time_alone() -> None:

@@ -31,8 +31,8 @@ class Phase(StrEnum):
     LEAVING = "leaving"
 
 
-class Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One image on its way.
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """One image on its way. What a later version adds, which the board may come back from, is passed over.
 
     ``before`` is the copy of the system that ran, ``marks`` what the bootloader went by, ``boot`` the
     boot in which ``phase`` began. ``restarts`` counts how often the agent restarted the board in this
