@@ -1,10 +1,13 @@
 """What installs an artifact that no model runs: the executor asks it for one step after the other."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge_agent.updates.records import Entry
 from fleet_protocol.update_states import UpdateState
+
+SOON_S: Final = 0.2
+"""Seconds: an act that takes longer goes on beside what else the executor does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,31 +126,40 @@ class Device:
 
     async def _life(self, running: str, artifacts: tuple[Artifact, ...]) -> tuple[Executor, bool]:
         life = Life(frozenset({"spool"}) if running in self.silent else ALL_SIGNS)
-        executor = self.executor()
-        store = Store(self.root / "updates")
+        executor, installer = self.agent(life, running)
+        for artifact in artifacts:
+            self.order(executor, artifact)
+        while not life.left and (await executor.advance(Runner()) or _is_testing(executor)):
+            pass
+        await installer.close()
+        return executor, life.left
+
+    def agent(self, life: "Life", running: str) -> tuple[Executor, AgentInstaller]:
+        """An agent of the version ``running`` that has just started."""
+        executor, store = self.executor(), Store(self.root / "updates")
         room = Room(self.root, self.root / "fitted")
         installer = AgentInstaller(room, store, Launched(self.root, self.root), life, life.leave)  # type: ignore[arg-type]
         installer._running = running  # type: ignore[misc]
         executor.installers = {Kind.AGENT: installer}
         installer.account(executor)
         executor.resume()
-        for artifact in artifacts:
-            self._order(executor, store, artifact)
-        while not life.left and await executor.advance(Runner()):
-            pass
-        return executor, life.left
+        return executor, installer
 
-    def _order(self, executor: Executor, store: Store, artifact: Artifact) -> None:
+    def order(self, executor: Executor, artifact: Artifact) -> None:
         """As a look would hand it over: not what runs, what failed here, or what is under way."""
         target = artifact.target
         current = executor.installed.slot(target.key).current
         failed = {each.sha256 for each in executor.installed.failed}
         if target.sha256 in failed or target.key in executor.busy or current == target:
             return
-        file = store.downloaded(target.sha256)
+        file = Store(self.root / "updates").downloaded(target.sha256)
         durable.make_folder(file.parent)
         durable.write(file, artifact.content)
         executor.accept(target)
+
+
+def _is_testing(executor: Executor) -> bool:
+    return any(entry.state is S.TESTING for entry in executor.journal.entries)
 
 
 @pytest.fixture
@@ -272,7 +281,7 @@ def test_without_a_launcher_a_version_waits_however_often_the_agent_starts(devic
         executor.installers = {Kind.AGENT: NotLaunched()}
         executor.resume()
         for artifact in artifacts:
-            device._order(executor, Store(device.root / "updates"), artifact)
+            device.order(executor, artifact)
         while await executor.advance(Runner()):
             pass
         return executor
@@ -349,3 +358,29 @@ def test_records_of_a_newer_version_are_read_as_far_as_this_one_understands(devi
     folder = device.root / "updates"
     assert records.load(folder, Installed) == executor.installed
     assert records.load(folder, Journal) == executor.journal
+
+
+def test_a_long_test_of_a_new_version_holds_nobody(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executor goes on with models and policies while a slot is built."""
+    go_on = asyncio.Event()
+    quick = children.build
+
+    async def slow(artifact: Path, slot: Path, fitted: Path) -> Outcome:
+        await go_on.wait()
+        return await quick(artifact, slot, fitted)
+
+    monkeypatch.setattr(children, "build", slow)
+
+    async def life() -> list[UpdateState]:
+        executor, installer = device.agent(Life(ALL_SIGNS), FITTED)
+        device.order(executor, NEW)
+        for _turn in range(4):
+            await executor.advance(Runner())
+        before = state(executor)[0]
+        go_on.set()
+        while _is_testing(executor):
+            await executor.advance(Runner())
+        await installer.close()
+        return [before, state(executor)[0]]
+
+    assert asyncio.run(life()) == [S.TESTING, S.ACTIVATING]

@@ -18,7 +18,7 @@ import msgspec
 from edge_agent.clock import Clock
 from edge_agent.config import Os
 from edge_agent.errors import UpdateBroken, UpdateError, UpdaterRefused
-from edge_agent.updates.installers import Step
+from edge_agent.updates.installers import SOON_S, Step
 from edge_agent.updates.osimage import decision, record, tool
 from edge_agent.updates.osimage.decision import Next
 from edge_agent.updates.osimage.record import Handover, Phase
@@ -33,9 +33,6 @@ from fleet_protocol.update_states import UpdateState
 
 _LOG: Final = logging.getLogger(__name__)
 _S = UpdateState
-
-SOON_S: Final = 0.2
-"""An act that takes longer goes on beside what else the executor does."""
 
 RESTART_S: Final = 600.0
 """A board that was told to restart and did not within this is told again."""
