@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from sqlalchemy import Engine
+from textual.widgets import Input
 
 from fleet_console.sources.fleet import Fleet
 from fleet_console.sources.http import Access
 from tests.support.centre import answering, make_centre
-from tests.support.console import console, driven, screen, shows, told, until
+from tests.support.console import asks, console, driven, screen, shows, told, until
 from tests.support.people import add_person
 from tests.support.rollouts import add_fleet, publish
 
@@ -48,12 +49,12 @@ async def test_somebody_else_looks_and_approves(site: tuple[Engine, httpx.Client
         await pilot.press("enter")
         await until(pilot, shows(pilot, "none × 3 → release 2 × 3", "gw-02 at north"), "diff and radius")
         await pilot.press("a")
-        await until(pilot, shows(pilot, "Approve what operator asks for?", identity), "the question")
+        await until(pilot, asks(pilot, "Approve what operator asks for?", identity), "the question")
         await pilot.press("enter")
         await until(pilot, lambda: "Approve what" not in screen(pilot), "cancelled")
         assert client.get("/v1/rollouts").json()["items"] == []
         await pilot.press("a")
-        await until(pilot, shows(pilot, "Yours is the last approval"), "the question")
+        await until(pilot, asks(pilot, "Yours is the last approval"), "the question")
         await pilot.press("right", "enter")
         await until(pilot, shows(pilot, "✓ executed", "anna: yes"), "approved")
         await pilot.press("a")
@@ -74,7 +75,7 @@ async def test_who_has_proposed_it_is_told_that_somebody_else_decides(
         await pilot.press("enter")
         await until(pilot, shows(pilot, "3 devices at north"), "its page")
         await pilot.press("a")
-        await until(pilot, shows(pilot, "Yours is the last"), "the question")
+        await until(pilot, asks(pilot, "Yours is the last"), "the question")
         await pilot.press("right", "enter")
         await until(pilot, lambda: "somebody else decides" in told(pilot), "the refusal")
     assert client.get("/v1/rollouts").json()["items"] == []
@@ -91,6 +92,7 @@ async def test_a_rejection_takes_a_reason(site: tuple[Engine, httpx.Client]) -> 
         await until(pilot, shows(pilot, "3 devices at north"), "its page")
         await pilot.press("x")
         await until(pilot, shows(pilot, "Reject it?"), "the question")
+        await until(pilot, lambda: isinstance(pilot.app.focused, Input), "it takes a reason")
         await pilot.press(*"not now", "enter")
         await until(pilot, shows(pilot, "✗ rejected", "not now"), "rejected")
     assert client.get(f"/v1/proposals/{identity}").json()["proposal"]["state"] == "rejected"

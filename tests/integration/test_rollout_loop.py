@@ -300,7 +300,7 @@ def test_a_refused_start_says_why_and_what_to_do(server: ServerProcess, database
     assert_refused(server, (*start, "empty", "--model", "leak"), "the group holds no devices")
     assert_refused(server, (*start, "nothing", "--model", "leak"), "no group 'nothing'")
     assert_refused(server, (*start, "empty", "--policy", "leak"), "no release 2 of policy 'leak'")
-    assert_refused(server, (*start, "empty"), "Give --model NAME or --policy NAME", 2)
+    assert_refused(server, (*start, "empty"), "Give one of --model, --policy, --agent and --os", 2)
     assert_refused(server, (*start, "empty", "--model", "leak", "--soak", "1"), "--soak '1' is no time", 2)
     assert_refused(server, (*start, "empty", "--model", "leak", "--wave", "50%,10%"), "waves must grow")
     assert_refused(server, ("rollout", "watch", "nothing"), "no rollout 'nothing'")

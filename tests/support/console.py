@@ -98,6 +98,16 @@ def shows(pilot: Pilot[None], *texts: str) -> Callable[[], bool]:
     return lambda: all(text in screen(pilot) for text in texts)
 
 
+def asks(pilot: Pilot[None], *texts: str) -> Callable[[], bool]:
+    """Whether a question with ``texts`` stands there, and keys go to the button that changes nothing."""
+
+    def stands() -> bool:
+        focused = pilot.app.focused
+        return shows(pilot, *texts)() and focused is not None and focused.id == "cancel"
+
+    return stands
+
+
 def rows(pilot: Pilot[None]) -> list[str]:
     """The first cell of every row of the screen's table."""
     grid = pilot.app.screen.query_one(Grid)
