@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from tuf.api.metadata import TargetFile
 
 from edge_agent.errors import UpdateError, UpdateRefused
+from edge_agent.link.https import CHUNK
 from edge_agent.updates import marks
 from edge_agent.updates.download import Downloader
 from edge_agent.updates.source import Https, Part
@@ -47,11 +48,11 @@ class Targets:
         self.plain = Plain(url)
         self.consistent = consistent
 
-    def part(self, path: str, start: int, etag: str) -> Part:
+    def part(self, path: str, start: int, etag: str, piece: int = CHUNK) -> Part:
         folder, _slash, name = path.removeprefix("image/targets/").rpartition("/")
         digest, _dot, plain = name.partition(".")
         name = f"{digest}.{plain}" if self.consistent else plain
-        return self.plain.part(f"{folder}/{name}".lstrip("/"), start, etag)
+        return self.plain.part(f"{folder}/{name}".lstrip("/"), start, etag, piece)
 
 
 def refreshed(folder: Path, url: str) -> Repository:
