@@ -93,10 +93,7 @@ def publish_policy(  # noqa: PLR0913 - the command's options
         if not reason:
             raise UsageError(_("a policy takes somebody's approval: say why with --reason"))
         published = _publish(centre, artifact, keys, reason)
-        if published.is_proposed:
-            say(centre, published.answer, published.text, wait=wait, as_json=as_json)
-        else:
-            published.say(as_json=as_json)
+        published.ask(centre, wait=wait, as_json=as_json)
 
 
 @publish_app.command("agent", help=_("Publish a build of the agent's own software."))
@@ -114,10 +111,7 @@ def publish_agent(
     artifact = artifacts.of_bytes(Kind.AGENT, artifacts.read(file))
     with place.connect() as centre:
         published = _publish(centre, artifact, keys, reason)
-        if published.is_proposed:
-            say(centre, published.answer, published.text, wait=wait, as_json=as_json)
-        else:
-            published.say(as_json=as_json)
+        published.ask(centre, wait=wait, as_json=as_json)
 
 
 @publish_app.command("os", help=_("Publish an image of an operating system, for the board's own updater."))
@@ -141,10 +135,7 @@ def publish_os(  # noqa: PLR0913 - the command's options
     image_file = os_images.of_file(file, name, version, release, profile)
     with place.connect() as centre:
         published = _publish(centre, image_file, keys, reason)
-        if published.is_proposed:
-            say(centre, published.answer, published.text, wait=wait, as_json=as_json)
-        else:
-            published.say(as_json=as_json)
+        published.ask(centre, wait=wait, as_json=as_json)
 
 
 @artifact_app.command("list", help=_("List what is published."))
@@ -236,6 +227,13 @@ class _Published:
     def is_proposed(self) -> bool:
         """Whether somebody else has a say in it."""
         return "proposal" in self.answer.content
+
+    def ask(self, centre: Server, *, wait: bool, as_json: bool) -> None:
+        """Tell that it waits for an approval, or, where nobody has a say in it, that it is published."""
+        if self.is_proposed:
+            say(centre, self.answer, self.text, wait=wait, as_json=as_json)
+        else:
+            self.say(as_json=as_json)
 
     def say(self, *, as_json: bool) -> None:
         """Tell that it is published."""
